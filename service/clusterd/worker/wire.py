@@ -1,0 +1,151 @@
+"""The one wire: NUL-terminated JSON objects over an AF_UNIX stream, with file descriptors beside them.
+
+Control clients, workers, zygotes and the keeper all speak it, so that one reader is bounded and tested once. A stream,
+because datagrams and seqpackets end at 212,992 bytes. Standard library only: it runs in the application's interpreter.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+LIMIT = 16 << 20
+"""Bytes one message may have, its NUL not counted."""
+
+MAX_FDS = 253
+"""SCM_MAX_FD: what one sendmsg() may carry."""
+
+_CHUNK = 1 << 16
+
+Message = dict[str, Any]
+
+
+class WireError(Exception):
+    """The peer broke the protocol; the connection is of no further use."""
+
+
+class Closed(WireError):
+    """The peer is gone (end of file, or a reset)."""
+
+
+class Wire:
+    """One end of a connection. Works on blocking and on non-blocking sockets.
+
+    A message that carries descriptors names their number under "fds" (added by `send`, taken off by `receive`): a stream
+    may deliver the descriptors with an earlier byte than the message's last, never with a later message's.
+    """
+
+    def __init__(self, sock: socket.socket, *, limit: int = LIMIT, max_backlog: int = 2 * LIMIT) -> None:
+        self.sock = sock
+        self.limit = limit
+        self.max_backlog = max_backlog
+        self._in = bytearray()
+        self._scanned = 0
+        self._fds: deque[int] = deque()
+        self._out: deque[tuple[memoryview, tuple[int, ...]]] = deque()
+        self._out_size = 0
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether bytes wait for the peer to read: poll for POLLOUT and call `flush`."""
+        return bool(self._out)
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Queue `message` and write what the socket takes. The descriptors must stay open until `wants_write` is false.
+
+        Raises Closed when the peer is gone, WireError when the message is too large or the peer has not read
+        `max_backlog` bytes (a slow reader must not grow the sender without bound).
+        """
+        if len(fds) > MAX_FDS:
+            raise WireError(f"{len(fds)} descriptors in one message, at most {MAX_FDS}")
+        data = json.dumps({**message, "fds": len(fds)} if fds else message, separators=(",", ":")).encode() + b"\0"
+        if len(data) - 1 > self.limit:
+            raise WireError(f"message of {len(data) - 1} bytes, at most {self.limit}")
+        if self._out_size + len(data) > self.max_backlog:
+            raise WireError(f"peer has left {self._out_size} bytes unread")
+        self._out.append((memoryview(data), tuple(fds)))
+        self._out_size += len(data)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what the socket takes. Raises Closed."""
+        while self._out:
+            data, fds = self._out[0]
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+            try:
+                sent = self.sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as e:
+                raise Closed(str(e)) from e
+            self._out_size -= sent
+            if sent == len(data):
+                self._out.popleft()
+            else:
+                self._out[0] = (data[sent:], ())  # the descriptors went with the first byte
+
+    def receive(self) -> list[tuple[Message, list[int]]]:
+        """One read's worth of messages, each with its descriptors (CLOEXEC, now the caller's to close).
+
+        On a blocking socket it waits for the first byte, and may return an empty list for part of a message.
+        Raises Closed at end of file, WireError on anything that is not the protocol.
+        """
+        try:
+            data, ancillary, flags, _ = self.sock.recvmsg(
+                _CHUNK, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC
+            )
+        except (BlockingIOError, InterruptedError):
+            return []
+        except OSError as e:
+            raise Closed(str(e)) from e
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                got = array.array("i")
+                got.frombytes(payload[: len(payload) - len(payload) % got.itemsize])
+                self._fds.extend(got)
+        if flags & socket.MSG_CTRUNC:
+            raise WireError("descriptors were cut off (too many open files?)")
+        if not data:
+            raise Closed("end of file")
+        self._in += data
+        return self._split()
+
+    def close(self) -> None:
+        """Close the connection and every descriptor nobody took."""
+        while self._fds:
+            os.close(self._fds.popleft())
+        self.sock.close()
+
+    def _split(self) -> list[tuple[Message, list[int]]]:
+        found: list[tuple[Message, list[int]]] = []
+        while (end := self._in.find(b"\0", self._scanned)) >= 0:
+            raw = bytes(self._in[:end])
+            del self._in[: end + 1]
+            self._scanned = 0
+            found.append(self._decode(raw))
+        self._scanned = len(self._in)
+        if self._scanned > self.limit:
+            raise WireError(f"message of more than {self.limit} bytes")
+        return found
+
+    def _decode(self, raw: bytes) -> tuple[Message, list[int]]:
+        if len(raw) > self.limit:
+            raise WireError(f"message of {len(raw)} bytes, at most {self.limit}")
+        try:
+            message = json.loads(raw)
+        except (ValueError, RecursionError) as e:
+            raise WireError(f"not JSON: {raw[:80]!r}") from e
+        if not isinstance(message, dict):
+            raise WireError(f"not a JSON object: {raw[:80]!r}")
+        count = message.pop("fds", 0)
+        if not isinstance(count, int) or not 0 <= count <= len(self._fds):
+            raise WireError(f"message with {count!r} descriptors, {len(self._fds)} arrived")
+        return message, [self._fds.popleft() for _ in range(count)]
