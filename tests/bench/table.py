@@ -11,15 +11,15 @@ BASE = "uvicorn"
 WHAT = """\
 # Benchmarks
 
-`make bench` writes this page: clusterd beside `uvicorn --workers`, gunicorn with uvicorn workers, and a classic Node cluster
-(the primary forks the workers, starts another for each that dies, and replaces them with `disconnect()` one after the other).
-The three Python servers serve the same ASGI application with the same uvicorn under the same interpreter; Node gives the same
-answers. One worker per core, everything on the loopback of one machine, the load generators included: the absolute figures say
-little, the ratios to uvicorn in the same run (in brackets) say something. `make bench` on your machine says more.
+`make bench` writes this page: clusterd beside `uvicorn --workers`, gunicorn with uvicorn workers, and a classic Node
+cluster (the primary forks the workers, starts another for each that dies, and replaces them with `disconnect()` one
+after the other). The three Python servers serve the same ASGI application with the same uvicorn under the same
+interpreter; Node gives the same answers. One worker per core, everything on the loopback of one machine, the load
+generators included: the absolute figures say little, the ratios to uvicorn in the same run (in brackets) something.
 
 What counts as failed: a connection refused or reset, an answer that never came, a time-out (10 s), any status but 2xx.
-A worker that is killed takes the requests with it that it had accepted: with 64 kept connections on few workers some are
-always lost; the rows tell what is lost besides.
+A worker that is killed takes with it the requests it had accepted, whoever started it: with kept connections under load
+some are always lost.
 """
 
 
