@@ -1,0 +1,98 @@
+"""What can happen. Each event moves one worker, one zygote or one request; `rules` draws the consequences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clusterd.core.model import Kind, Policy
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A change of generation is asked for: a start, a reload or a try (a new generation), a rollback (the previous one)."""
+
+    kind: Kind
+    policy: Policy
+
+
+@dataclass(frozen=True)
+class StopAsked:
+    """Drain everything and leave."""
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """A new master has taken over: what was ordered and not seen done is ordered again."""
+
+
+@dataclass(frozen=True)
+class ZygoteUp:
+    """The application is imported. `twinned`: its code is in the zygote's memory. `policy`: read anew for this boot."""
+
+    generation: int
+    twinned: bool = True
+    policy: Policy | None = None
+
+
+@dataclass(frozen=True)
+class ZygoteGone:
+    """The zygote is gone, with its reason: during the boot that is the failure of the import."""
+
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class TwinUp:
+    generation: int
+
+
+@dataclass(frozen=True)
+class TwinGone:
+    generation: int
+
+
+@dataclass(frozen=True)
+class WorkerReady:
+    worker: int
+
+
+@dataclass(frozen=True)
+class WorkerServing:
+    """It accepts now."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
+class WorkerDraining:
+    """It no longer accepts: because it was told to, or because it decided to leave."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
+class WorkerFailed:
+    """It says why it cannot become ready; its death follows."""
+
+    worker: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class WorkerGone:
+    """The process is dead, or could not be forked."""
+
+    worker: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Passed:
+    """Nothing happened but time."""
+
+
+Event = (
+    Asked | StopAsked | Adopted | ZygoteUp | ZygoteGone | TwinUp | TwinGone
+    | WorkerReady | WorkerServing | WorkerDraining | WorkerFailed | WorkerGone | Passed
+)  # fmt: skip

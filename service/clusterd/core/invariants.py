@@ -1,0 +1,49 @@
+"""What must hold in every state and for every step. Checked after each step, in the product (unless python -O) and in tests."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from clusterd.core.actions import Action, Drain, Serve
+from clusterd.core.model import Cluster, Kind, Phase, Stage
+
+
+class Broken(AssertionError):
+    """The core contradicts itself: a bug of ours, never of the user's."""
+
+
+def check(c: Cluster) -> None:
+    """Raise Broken if `c` is not a state the laws allow."""
+    for w in c.workers.values():
+        _hold(w.generation in c.generations, f"worker {w.id} has no generation {w.generation}")
+        _hold(0 <= w.slot < c.generations[w.generation].policy.slots, f"worker {w.id} in slot {w.slot}")
+        _hold(not w.accepting or w.phase in (Phase.SERVING, Phase.DRAINING), f"worker {w.id} accepts while {w.phase}")
+        _hold(w.phase is Phase.STARTING or w.ready_at is not None or w.phase is Phase.DRAINING, f"worker {w.id} never ready")
+    filled = Counter((w.seat, w.generation) for w in c.workers.values() if w.alive)
+    for (seat, generation), count in filled.items():
+        _hold(count == 1, f"{count} workers of generation {generation} in seat {seat}")
+    _hold(c.stopping or c.current is None or c.current in c.generations, f"no current generation {c.current}")
+    _hold(c.stopped <= (not c.workers), "stopped with workers")
+    r = c.rollout
+    if r is None:
+        return
+    _hold(r.target in c.generations, f"rollout to unknown generation {r.target}")
+    _hold(r.base is None or r.base in c.generations, f"rollout from unknown generation {r.base}")
+    _hold(0 <= r.moved <= max(r.upto, r.moved), "rollout moved beyond its batch")
+    if r.stage in (Stage.PREPARING, Stage.SOAKING) and (r.moved == 0 or r.kind is Kind.TRY):
+        serving = [w.id for w in c.workers.values() if w.generation == r.target and w.phase is Phase.SERVING]
+        _hold(not serving, f"workers {serving} serve before the commit")
+
+
+def check_step(before: Cluster, actions: Sequence[Action]) -> None:
+    """Raise Broken if `actions` take service away that need not be."""
+    served = [a.worker for a in actions if isinstance(a, Serve)]
+    _hold(len(served) == len(set(served)), "told to serve twice")
+    drained = {a.worker for a in actions if isinstance(a, Drain)}
+    _hold(not drained & set(served), "told to serve and to drain at once")
+
+
+def _hold(truth: bool, text: str) -> None:
+    if not truth:
+        raise Broken(text)

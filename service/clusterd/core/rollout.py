@@ -1,0 +1,156 @@
+"""The rules that move a rollout: prepare everything, soak, commit, settle; refuse or return what fails."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from clusterd.core.actions import Finish, Outcome, What
+from clusterd.core.backoff import after_failure
+from clusterd.core.draft import Draft
+from clusterd.core.model import BOOT, Boot, Kind, Phase, Rollout, Stage, Watch
+
+
+def deaths_allowed(workers: int) -> int:
+    """How many serving workers of a new generation may die, each soon after it was ready, before it is given up.
+
+    As many as it has workers, and at least three: one bad request, or an administrator's kill, is not a bad deploy.
+    """
+    return max(3, workers)
+
+
+def fail(d: Draft) -> None:
+    """A rollout with a failure is given up: refused where nothing was moved, returned where something was."""
+    r = d.cluster.rollout
+    if r is None or not r.failure or r.stage is Stage.RETURNING or d.cluster.stopping:
+        return
+    if r.kind is Kind.START:
+        _start_failed(d, r)
+    elif r.moved == 0:
+        finish(d, r, Outcome.REFUSED, What.REFUSED, r.failure)
+    else:
+        d.tell(What.RETURNING, r.failure, generation=r.target, number=r.number)
+        d.roll(r, "failed", moved=0, upto=0, returned=r.stage is Stage.COMMITTED)
+        d.cluster = replace(d.cluster, current=r.base)
+
+
+def _start_failed(d: Draft, r: Rollout) -> None:
+    """There is nothing to go back to: the first start ends the service, a later one stays and tries again."""
+    if d.cluster.strict:
+        finish(d, r, Outcome.REFUSED, What.START_FAILED, r.failure)
+        d.cluster = replace(d.cluster, stopping=True, status=1, problem=r.failure)
+        return
+    generation = d.cluster.generations[r.target]
+    if generation.boot is Boot.LOST:
+        failures = after_failure(d.cluster.failures.get(BOOT), generation.policy, d.now, r.number)
+        d.cluster = d.cluster.with_failures(BOOT, failures)
+    d.cluster = replace(d.cluster, current=r.target, problem=r.failure)
+    finish(d, r, Outcome.REFUSED, What.DEGRADED, r.failure)
+
+
+def prepare(d: Draft) -> None:
+    """Take on the next batch, and see it ready."""
+    r = d.cluster.rollout
+    if r is None or r.failure or r.stage is not Stage.PREPARING:
+        return
+    surge = d.cluster.generations[r.target].policy.surge
+    span = d.cluster.span(r)
+    if r.upto <= r.moved < span:
+        cold = next(d.cluster.accepting(), None) is None
+        r = d.roll(r, upto=span if surge is None or cold else min(span, r.moved + surge))
+    if d.cluster.generations[r.target].boot is Boot.UP and _all_ready(d, r):
+        d.roll(r, "batch ready")
+
+
+def soak(d: Draft) -> None:
+    """Ready for long enough: commit. A try ends here; where nobody serves, nobody is made to wait."""
+    r = d.cluster.rollout
+    if r is None or r.failure or r.stage is not Stage.SOAKING:
+        return
+    policy = d.cluster.generations[r.target].policy
+    waits = r.kind is not Kind.START and next(d.cluster.accepting(), None) is not None
+    if (waits or r.kind is Kind.TRY) and d.now < r.since + policy.soak:
+        return
+    if r.kind is Kind.TRY:
+        finish(d, r, Outcome.DONE, What.DONE)
+        return
+    d.roll(r, "soaked", moved=r.upto)
+    d.tell(What.COMMITTED, generation=r.target, number=r.number)
+
+
+def _all_ready(d: Draft, r: Rollout) -> bool:
+    return all(
+        (w := d.cluster.filled(seat, r.target)) is not None and w.phase is Phase.READY
+        for seat in range(r.moved, min(r.upto, d.cluster.seats_of(r)))
+    )
+
+
+def settle(d: Draft) -> None:
+    """Committed: done when the target serves all its seats and nobody older accepts; or on to the next batch."""
+    r = d.cluster.rollout
+    if r is None or r.failure or r.stage is not Stage.COMMITTED:
+        return
+    c = d.cluster
+    if any(next(c.accepting(s, r.target), None) is None for s in range(min(r.moved, c.seats_of(r)))):
+        return
+    older = [w for w in c.workers.values() if w.generation != r.target and w.seat < r.moved]
+    last = r.moved >= c.span(r)
+    if last:
+        # Here, and not when the last old worker has stopped accepting: its seats beyond the new count drain only now.
+        if c.current != r.target:
+            parked = r.base if r.base is not None and c.generations[r.base].boot is Boot.UP else None
+            d.cluster = replace(c, current=r.target, previous=parked)
+        if any(w.accepting for w in older):
+            return
+        _done(d, r)
+    elif not older:
+        d.roll(r, "batch settled", upto=r.moved)
+
+
+def _done(d: Draft, r: Rollout) -> None:
+    finish(d, r, Outcome.DONE, What.STARTED if r.kind is Kind.START else What.DONE)
+    policy = d.cluster.generations[r.target].policy
+    if d.cluster.previous is not None and policy.watch > 0:
+        d.cluster = replace(d.cluster, watch=Watch(r.number, r.kind, d.now + policy.watch, r.deaths))
+
+
+def returned(d: Draft) -> None:
+    """The previous generation serves its seats again and nobody else accepts: the return is complete."""
+    r = d.cluster.rollout
+    if r is None or r.stage is not Stage.RETURNING:
+        return
+    if d.cluster.unsettled or any(w.accepting and w.generation != r.base for w in d.cluster.workers.values()):
+        return
+    if r.returned:
+        finish(d, r, Outcome.RETURNED, What.RETURNED, r.failure)
+    else:
+        finish(d, r, Outcome.REFUSED, What.REFUSED, r.failure)
+
+
+def watch(d: Draft) -> None:
+    """After a rollout: a generation that keeps dying is returned to the parked previous one."""
+    c = d.cluster
+    if c.watch is None or c.stopping:
+        return
+    previous = c.generations.get(c.previous) if c.previous is not None else None
+    if d.now >= c.watch.until or previous is None or c.current is None:
+        d.tell(What.SETTLED, generation=c.current, number=c.watch.number)
+        d.cluster = replace(c, watch=None)
+    elif c.watch.deaths >= deaths_allowed(c.policy.workers):
+        if c.rollout is not None:  # a try: nothing else runs beside a watch
+            finish(d, c.rollout, Outcome.SUPERSEDED, What.SUPERSEDED, "the current generation had to be returned")
+        reason = c.problem or "its workers keep dying"
+        d.tell(What.RETURNING, reason, generation=c.current, number=c.watch.number)
+        r = Rollout(
+            c.watch.number, c.watch.kind, c.current, previous.number, since=d.now, begun=d.now,
+            stage=Stage.RETURNING, failure=reason, returned=True,
+        )  # fmt: skip
+        d.cluster = replace(
+            d.cluster, rollout=r, watch=None, current=previous.number, previous=None, failures={}, problem=""
+        )
+
+
+def finish(d: Draft, r: Rollout, outcome: Outcome, what: What, reason: str = "") -> None:
+    """The rollout is over: whoever asked is answered, everybody is told."""
+    d.cluster = replace(d.cluster, rollout=None)
+    d.act(Finish(r.number, r.kind, outcome, r.target, reason, d.now - r.begun))
+    d.tell(what, reason, generation=r.target, number=r.number)

@@ -1,0 +1,204 @@
+"""What follows from the joint state. Run in this order, again and again, until nothing changes.
+
+Every rule looks at what is, never at how it came about: so the same rules finish a rollout that another master began.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from clusterd.core import slots
+from clusterd.core.actions import BootZygote, Drain, EndGeneration, Exit, Fork, MakeTwin, Serve, What
+from clusterd.core.backoff import MIN_LIFE, after_failure
+from clusterd.core.draft import Draft
+from clusterd.core.model import BOOT, Boot, Generation, Phase, Stage, Twin, Worker
+
+KILL_GRACE = 1.0
+"""Seconds a worker has, after the time its drain may take, to report and leave before it is killed."""
+
+STOP_LINGER = 1.0
+"""Seconds at most that idle kept connections are given at a stop: nobody serves meanwhile, and queued clients wait."""
+
+MAX_TWIN_LOSSES = 3
+"""A twin that dies again and again is not worth a fork each time."""
+
+
+def stop(d: Draft) -> None:
+    """Asked to stop: whoever serves drains, whoever does not yet is killed; then the zygotes leave, then the master."""
+    if not d.cluster.stopping or d.cluster.stopped:
+        return
+    for w in d.cluster.workers.values():
+        policy = d.cluster.generations[w.generation].policy
+        limit = d.now + policy.stop_timeout + KILL_GRACE
+        if w.phase in (Phase.STARTING, Phase.READY):
+            d.kill(w)
+        elif w.phase is Phase.SERVING or (not w.killed and (w.until is None or w.until > limit)):
+            d.move(w, "drain", until=limit)
+            d.act(Drain(w.id, min(policy.linger, STOP_LINGER), policy.stop_timeout))
+    if not d.cluster.workers:
+        for g in d.cluster.generations.values():
+            d.act(EndGeneration(g.number))
+        d.cluster = replace(d.cluster, generations={}, stopped=True)
+        d.tell(What.STOPPED)
+        d.act(Exit(d.cluster.status))
+
+
+def overdue(d: Draft) -> None:
+    """Whoever is late is killed: not ready in time, not drained in time."""
+    for w in d.cluster.workers.values():
+        if w.killed or w.until is None or d.now < w.until:
+            continue
+        if w.phase is Phase.DRAINING:
+            d.tell(What.WORKER_CUT, "did not finish draining in time", worker=w.id, generation=w.generation)
+            d.kill(w)
+        else:
+            timeout = d.cluster.generations[w.generation].policy.ready_timeout
+            w = d.put(w, reason=w.reason or f"not ready within {timeout:g} s")
+            d.tell(What.WORKER_TIMEOUT, w.reason, worker=w.id, generation=w.generation)
+            d.kill(w)
+
+
+def zygotes(d: Draft) -> None:
+    """Generations nobody will fork from again leave; lost ones that are wanted boot again; each has a twin."""
+    if d.cluster.stopping:
+        return
+    c = d.cluster
+    r = c.rollout
+    keep = {c.current, c.previous} | ({r.target, r.base} if r else set())
+    for g in c.generations.values():
+        if g.number not in keep:
+            _leave(d, g)
+        elif g.boot is Boot.BOOTING and d.now >= g.since + g.policy.ready_timeout:
+            d.act(EndGeneration(g.number))
+            boot_failed(d, g, f"the application was not imported within {g.policy.ready_timeout:g} s")
+        elif g.boot is Boot.LOST and g.number == c.previous:
+            d.cluster = replace(d.cluster, previous=None)
+        elif g.boot is Boot.LOST and _may_boot(d, g):
+            d.cluster = d.cluster.with_generation(replace(g, boot=Boot.BOOTING, since=d.now, twin=Twin.NONE))
+            d.act(BootZygote(g.number))
+        elif g.boot is Boot.UP and g.twinned and g.twin is Twin.NONE and g.twin_losses < MAX_TWIN_LOSSES:
+            d.cluster = d.cluster.with_generation(replace(g, twin=Twin.ASKED))
+            d.act(MakeTwin(g.number))
+
+
+def _may_boot(d: Draft, g: Generation) -> bool:
+    r = d.cluster.rollout
+    if r is not None and r.target == g.number:
+        return not r.failure
+    return BOOT not in d.cluster.failures or d.now >= d.cluster.failures[BOOT].until
+
+
+def _leave(d: Draft, g: Generation) -> None:
+    if not g.ended:
+        d.cluster = d.cluster.with_generation(replace(g, ended=True))
+        d.act(EndGeneration(g.number))
+    if not any(w.generation == g.number for w in d.cluster.workers.values()):
+        d.cluster = d.cluster.without_generation(g.number)
+        d.tell(What.GENERATION_GONE, generation=g.number)
+
+
+def boot_failed(d: Draft, g: Generation, reason: str) -> None:
+    """The import failed: a rollout's own failure, or one more of the current generation's."""
+    d.cluster = d.cluster.with_generation(replace(g, boot=Boot.LOST, twin=Twin.NONE))
+    r = d.cluster.rollout
+    if r is not None and r.target == g.number and r.stage in (Stage.PREPARING, Stage.SOAKING):
+        d.roll(r, failure=r.failure or reason)
+        return
+    failures = after_failure(d.cluster.failures.get(BOOT), g.policy, d.now, g.number + len(d.cluster.failures))
+    d.cluster = replace(d.cluster.with_failures(BOOT, failures), problem=reason)
+    d.tell(What.BOOT_FAILED, reason, generation=g.number)
+
+
+def forks(d: Draft) -> None:
+    """A worker in every seat that wants or prepares one."""
+    if d.cluster.stopping:
+        return
+    for seat in d.cluster.seats:
+        wanted = d.cluster.wanted(seat)
+        if wanted is not None and not _occupied(d, seat, wanted) and _may_fork(d, seat, wanted):
+            _fork(d, seat, wanted)
+        prepared = d.cluster.prepared(seat)
+        r = d.cluster.rollout
+        if prepared is None or r is None or r.failure or d.cluster.filled(seat, prepared):
+            continue
+        if d.cluster.generations[prepared].boot is Boot.UP:
+            _fork(d, seat, prepared)
+
+
+def _occupied(d: Draft, seat: int, wanted: int) -> bool:
+    if d.cluster.filled(seat, wanted):
+        return True
+    prepared = d.cluster.prepared(seat)
+    return d.cluster.untouched(seat) and any(
+        w.seat == seat and w.alive and w.generation != prepared for w in d.cluster.workers.values()
+    )
+
+
+def _may_fork(d: Draft, seat: int, generation: int) -> bool:
+    if d.cluster.generations[generation].boot is not Boot.UP:
+        return False
+    failures = d.cluster.failures.get(seat)
+    if failures is not None and d.now < failures.until:
+        return False
+    r = d.cluster.rollout
+    surge = d.cluster.generations[r.target].policy.surge if r is not None and r.stage is Stage.RETURNING else None
+    starting = sum(w.alive and w.phase in (Phase.STARTING, Phase.READY) for w in d.cluster.workers.values())
+    return surge is None or starting < surge
+
+
+def _fork(d: Draft, seat: int, generation: int) -> None:
+    policy = d.cluster.generations[generation].policy
+    slot = slots.assign(d.cluster, seat, policy)
+    worker = Worker(d.cluster.next_worker, seat, slot, generation, since=d.now, until=d.now + policy.ready_timeout)
+    d.cluster = replace(d.cluster.with_worker(worker), next_worker=worker.id + 1)
+    d.act(Fork(worker.id, generation, slot))
+
+
+def serve(d: Draft) -> None:
+    """Whoever is ready and wanted serves."""
+    for w in d.cluster.workers.values():
+        if w.phase is Phase.READY and not w.killed and d.cluster.wanted(w.seat) == w.generation:
+            d.move(w, "serve")
+            d.act(Serve(w.id))
+
+
+def drain(d: Draft) -> None:
+    """Whoever is no longer wanted drains, once the one who is wanted in its seat accepts."""
+    if d.cluster.stopping:
+        return
+    leaving: list[Worker] = []
+    for w in d.cluster.workers.values():
+        wanted = d.cluster.wanted(w.seat)
+        if not w.alive or w.generation == wanted:
+            continue
+        if w.phase in (Phase.STARTING, Phase.READY):
+            if d.cluster.prepared(w.seat) != w.generation:
+                d.kill(w)
+        elif d.cluster.untouched(w.seat):
+            continue
+        elif next(d.cluster.accepting(w.seat, wanted), None) if wanted is not None else not d.cluster.unsettled:
+            leaving.append(w)
+    for w in leaving:
+        policy = d.cluster.generations[w.generation].policy
+        d.move(w, "drain", until=d.now + policy.drain_timeout + KILL_GRACE)
+    d.steer()
+    for w in leaving:
+        policy = d.cluster.generations[w.generation].policy
+        d.act(Drain(w.id, policy.linger, policy.drain_timeout))
+
+
+def forgive(d: Draft) -> None:
+    """A worker that lives clears its seat's failures, a zygote that is up the boot's; with none left nothing is wrong."""
+    c = d.cluster
+    for seat in c.failures:
+        if seat == BOOT:
+            over = c.current is not None and c.generations[c.current].boot is Boot.UP
+        else:
+            w = c.filled(seat, wanted) if (wanted := c.wanted(seat)) is not None else None
+            over = seat not in c.seats or (w is not None and w.ready_at is not None and d.now >= w.ready_at + MIN_LIFE)
+        if over:
+            d.cluster = d.cluster.with_failures(seat, None)
+    c = d.cluster
+    if c.problem and not c.stopping and c.rollout is None and not c.failures and not c.unsettled:
+        d.cluster = replace(c, problem="")
+        d.tell(What.RECOVERED, generation=c.current)

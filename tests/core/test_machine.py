@@ -1,0 +1,397 @@
+"""The whole core against a played world: from any state, after any interruption, it converges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from clusterd.core.actions import Outcome
+from clusterd.core.events import Asked, StopAsked, TwinGone, WorkerDraining, WorkerFailed, ZygoteGone
+from clusterd.core.model import Boot, Cluster, Kind, Phase, Policy, Twin
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from world import World
+
+POLICIES = {
+    "all": Policy(workers=3, slots=8),
+    "one": Policy(workers=3, slots=8, surge=1),
+    "two": Policy(workers=5, slots=8, surge=2),
+    "fresh": Policy(workers=3, slots=8, fresh_slots=True),
+    "shared": Policy(workers=5, slots=2),
+}
+
+
+def started(policy: Policy) -> World:
+    world = World()
+    world.event(Asked(Kind.START, policy))
+    world.quiesce()
+    return world
+
+
+def at_rest(world: World, workers: int, generation: int | None = None) -> None:
+    """Every seat served by one generation, nothing else alive, nothing under way."""
+    c = world.cluster
+    current = generation if generation is not None else c.current
+    assert world.serving() == {seat: [current] for seat in range(workers)}
+    assert len(c.workers) == workers
+    assert c.rollout is None and not c.problem and not c.failures
+    assert set(c.generations) == {c.current, c.previous} - {None}
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
+def test_start_serves_every_seat(policy: Policy) -> None:
+    """A start ends when every seat is served, and says so once."""
+    world = started(policy)
+    at_rest(world, policy.workers, 1)
+    assert world.outcome(1) is Outcome.DONE
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
+def test_reload_replaces_every_worker(policy: Policy) -> None:
+    """A reload replaces every worker and parks the generation before."""
+    world = started(policy)
+    old = set(world.cluster.workers)
+    world.event(Asked(Kind.RELOAD, policy))
+    world.quiesce()
+    at_rest(world, policy.workers, 2)
+    assert not old & set(world.cluster.workers) and world.cluster.previous == 1
+    assert world.outcome(2) is Outcome.DONE
+
+
+@pytest.mark.parametrize("before,after", [(2, 5), (5, 2)])
+@pytest.mark.parametrize("surge", [None, 1, 2])
+def test_reload_changes_the_number_of_workers(before: int, after: int, surge: int | None) -> None:
+    """A reload takes the new number of workers, up and down, whatever the surge."""
+    world = started(Policy(workers=before))
+    world.event(Asked(Kind.RELOAD, Policy(workers=after, surge=surge)))
+    world.quiesce()
+    at_rest(world, after, 2)
+
+
+def test_nothing_serves_before_all_are_ready() -> None:
+    """surge = all: until every new worker is ready and has soaked, not one of them serves and not one old one drains."""
+    world = started(POLICIES["all"])
+    world.event(Asked(Kind.RELOAD, POLICIES["all"]))
+    while world.pending:
+        assert all(w.phase is Phase.SERVING for w in world.cluster.workers.values() if w.generation == 1)
+        assert all(w.phase is not Phase.SERVING for w in world.cluster.workers.values() if w.generation == 2)
+        world.deliver(0)
+    assert world.serving() == {0: [1], 1: [1], 2: [1]}
+
+
+def test_surge_bounds_the_extra_workers() -> None:
+    """surge = K: never more than K workers beyond the wanted number, counting those that drain."""
+    policy = POLICIES["two"]
+    world = started(policy)
+    world.event(Asked(Kind.RELOAD, policy))
+    while world.pending or world.pass_time():
+        assert len(world.cluster.workers) <= policy.workers + 2
+        if world.pending:
+            world.deliver(0)
+    at_rest(world, policy.workers, 2)
+
+
+@pytest.mark.parametrize("how", ["broken", "unbootable"])
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
+def test_broken_code_is_refused(policy: Policy, how: str) -> None:
+    """Code that cannot be imported, or whose workers die, is refused: the same old workers serve, and new deaths heal."""
+    world = started(policy)
+    old = set(world.cluster.workers)
+    setattr(world, how, frozenset({2}))
+    world.event(Asked(Kind.RELOAD, policy))
+    world.quiesce()
+    assert set(world.cluster.workers) == old and world.outcome(2) is Outcome.REFUSED
+    world.die(min(old))
+    world.quiesce()
+    at_rest(world, policy.workers, 1)
+
+
+def test_surge_failure_at_the_second_worker_is_undone() -> None:
+    """surge = 1 with a failure after a seat was moved: that seat goes back, and the reload was refused."""
+    world = started(POLICIES["one"])
+    world.event(Asked(Kind.RELOAD, POLICIES["one"]))
+    while not (world.cluster.rollout and world.cluster.rollout.moved == 1 and world.cluster.rollout.upto == 2):
+        world.deliver(0) if world.pending else world.pass_time()
+    world.broken = frozenset({2})
+    (second,) = [w.id for w in world.cluster.workers.values() if w.generation == 2 and w.seat == 1] or [None]
+    assert second is not None
+    world.die(second)
+    world.quiesce()
+    at_rest(world, 3, 1)
+    assert world.outcome(2) is Outcome.REFUSED
+
+
+def test_a_generation_that_keeps_dying_is_returned() -> None:
+    """Within the watch, deaths of as many workers as there are bring the parked generation back."""
+    world = started(POLICIES["all"])
+    world.event(Asked(Kind.RELOAD, POLICIES["all"]))
+    while world.cluster.watch is None:
+        world.deliver(0) if world.pending else world.pass_time()
+    world.broken = frozenset({2})
+    for _ in range(3):
+        victim = next(w.id for w in world.cluster.workers.values() if w.generation == 2 and w.alive)
+        world.die(victim)
+    world.quiesce()
+    at_rest(world, 3, 1)
+    assert [f.outcome for f in world.finished if f.number == 2] == [Outcome.DONE, Outcome.RETURNED]
+
+
+def test_rollback_and_back() -> None:
+    """A rollback serves the parked generation, and parks the one it replaces."""
+    world = started(POLICIES["all"])
+    world.event(Asked(Kind.RELOAD, POLICIES["all"]))
+    world.quiesce()
+    for expected in (1, 2):
+        world.event(Asked(Kind.ROLLBACK, POLICIES["all"]))
+        world.quiesce()
+        at_rest(world, 3, expected)
+
+
+def test_rollback_without_a_previous_is_refused() -> None:
+    """Nothing parked: refused, nothing changed."""
+    world = started(POLICIES["all"])
+    world.event(Asked(Kind.ROLLBACK, POLICIES["all"]))
+    at_rest(world, 3, 1)
+    assert world.outcome(2) is Outcome.REFUSED
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_try_leaves_no_trace(bad: bool) -> None:
+    """A try boots and checks, answers, and changes nothing."""
+    world = started(POLICIES["all"])
+    old = set(world.cluster.workers)
+    world.broken = frozenset({2} if bad else set())
+    world.event(Asked(Kind.TRY, POLICIES["all"]))
+    world.quiesce()
+    assert world.outcome(2) is (Outcome.REFUSED if bad else Outcome.DONE)
+    assert set(world.cluster.workers) == old
+    at_rest(world, 3, 1)
+
+
+def test_second_reload_supersedes() -> None:
+    """The first caller is told so, the second reload is done."""
+    world = started(POLICIES["all"])
+    world.event(Asked(Kind.RELOAD, POLICIES["all"]))
+    world.deliver(0)
+    world.event(Asked(Kind.RELOAD, POLICIES["all"]))
+    world.quiesce()
+    assert world.outcome(2) is Outcome.SUPERSEDED and world.outcome(3) is Outcome.DONE
+    at_rest(world, 3, 3)
+
+
+@pytest.mark.parametrize("how", ["broken", "unbootable"])
+def test_first_start_that_fails_ends(how: str) -> None:
+    """The first start that fails ends the service with status 1, nothing left."""
+    world = World()
+    setattr(world, how, frozenset({1}))
+    world.event(Asked(Kind.START, POLICIES["all"]))
+    world.quiesce()
+    assert world.exited == 1 and not world.cluster.workers
+
+
+@pytest.mark.parametrize("how", ["broken", "unbootable"])
+def test_later_start_that_fails_stays_and_heals(how: str) -> None:
+    """A start after a failed one stays, tries once per back-off step, and serves when the code is repaired."""
+    world = World(cluster=Cluster(strict=False))
+    setattr(world, how, frozenset({1}))
+    world.event(Asked(Kind.START, POLICIES["all"]))
+    began = world.now
+    while world.now < began + 100:
+        world.deliver(0) if world.pending else world.pass_time()
+        assert world.exited is None
+    assert world.cluster.problem and max(f.count for f in world.cluster.failures.values()) > 5
+    setattr(world, how, frozenset())
+    world.quiesce()
+    at_rest(world, 3)
+
+
+def test_reload_with_nobody_alive_waits_for_nothing() -> None:
+    """A reload when no worker lives cancels the back-off and does not soak."""
+    world = World(cluster=Cluster(strict=False), unbootable=frozenset({1}))
+    world.event(Asked(Kind.START, POLICIES["all"]))
+    for _ in range(40):
+        world.deliver(0) if world.pending else world.pass_time()
+    now = world.now
+    world.event(Asked(Kind.RELOAD, POLICIES["all"]))
+    while world.pending:
+        world.deliver(0)
+    assert world.now == now and world.serving() == {0: [2], 1: [2], 2: [2]}
+
+
+def test_stop_drains_and_leaves_nothing() -> None:
+    """A stop drains everybody, then ends with status 0."""
+    world = started(POLICIES["all"])
+    world.event(StopAsked())
+    world.quiesce()
+    assert world.exited == 0 and not world.cluster.workers and not world.cluster.generations
+
+
+def test_a_crash_loop_backs_off_but_never_ends() -> None:
+    """Deaths soon after READY delay the next attempt more and more, up to the cap; the other seats are untouched."""
+    world = started(Policy(workers=2, delay=0.1, max_delay=2.0))
+    gaps: list[float] = []
+    for _ in range(12):
+        seat0 = next(w for w in world.cluster.workers.values() if w.seat == 0)
+        died = world.now
+        world.die(seat0.id)
+        while not any(w.seat == 0 and w.accepting for w in world.cluster.workers.values()):
+            world.deliver(0) if world.pending else world.pass_time()
+        gaps.append(world.now - died)
+    assert gaps[0] < 0.2 and gaps[:8] == sorted(gaps[:8]) and 1.7 < gaps[-1] < 2.3
+    world.quiesce()
+    at_rest(world, 2, 1)
+
+
+def _kill_worker(world: World) -> None:
+    if world.cluster.workers:
+        world.die(max(world.cluster.workers))
+
+
+def _kill_oldest(world: World) -> None:
+    if world.cluster.workers:
+        world.die(min(world.cluster.workers))
+
+
+def _kill_zygotes(world: World) -> None:
+    for g in list(world.cluster.generations.values()):
+        if g.boot is not Boot.LOST and g.number in world.cluster.generations:
+            world.pending = [e for e in world.pending if getattr(e, "generation", None) != g.number]
+            if g.twin is Twin.ASKED:
+                world.event(TwinGone(g.number))
+            world.event(ZygoteGone(g.number, "killed by SIGKILL"))
+
+
+def _mute(world: World) -> None:
+    """READY never comes: whoever has not spoken never will, until it is killed."""
+    world.pending = [e for e in world.pending if "Ready" not in type(e).__name__]
+
+
+def _reload(world: World) -> None:
+    world.event(Asked(Kind.RELOAD, world.cluster.policy))
+
+
+def _say_failed(world: World) -> None:
+    if world.cluster.workers:
+        worker = max(world.cluster.workers)
+        world.event(WorkerFailed(worker, "lifespan startup failed"))
+        world.die(worker)
+
+
+def _leave(world: World) -> None:
+    serving = [w.id for w in world.cluster.workers.values() if w.phase is Phase.SERVING]
+    if serving:
+        world.event(WorkerDraining(serving[0]))
+        world.die(serving[0])
+
+
+FAULTS: dict[str, Callable[[World], None]] = {
+    "worker dies": _kill_worker,
+    "oldest worker dies": _kill_oldest,
+    "zygotes die": _kill_zygotes,
+    "ready never comes": _mute,
+    "second reload": _reload,
+    "worker says it failed": _say_failed,
+    "worker leaves by itself": _leave,
+    "master replaced": World.replace_master,
+    "rollback": lambda w: w.event(Asked(Kind.ROLLBACK, w.cluster.policy)),
+    "try": lambda w: w.event(Asked(Kind.TRY, w.cluster.policy)),
+}
+
+
+def prefixes(policy: Policy) -> list[World]:
+    """Every state that a start and then a reload go through."""
+    world = World()
+    world.event(Asked(Kind.START, policy))
+    found = [world.copy()]
+    for kind in (None, Kind.RELOAD):
+        if kind:
+            world.event(Asked(kind, policy))
+        while world.pending or world.pass_time():
+            found.append(world.copy())
+            if world.pending:
+                world.deliver(0)
+            found.append(world.copy())
+    return found
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
+def test_every_interrupted_prefix_converges(policy: Policy, fault: str) -> None:
+    """Whatever happens at whatever point of a start or a reload: every seat ends up served by one generation."""
+    for world in prefixes(policy):
+        starting = world.cluster.current is None
+        FAULTS[fault](world)
+        world.quiesce()
+        if world.exited is not None:
+            assert starting and world.exited == 1  # only a first start may end the service
+            assert not world.cluster.workers
+        else:
+            at_rest(world, policy.workers)
+        assert not [f for f in world.finished if f.outcome is Outcome.STOPPED]
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
+def test_stop_in_every_prefix_leaves_nothing(policy: Policy) -> None:
+    """A stop at whatever point ends with status 0 and no worker."""
+    for world in prefixes(policy):
+        world.event(StopAsked())
+        world.quiesce()
+        assert world.exited == 0 and not world.cluster.workers
+
+
+class Anything(RuleBasedStateMachine):
+    """Anything in any order; at the end the world behaves, and the cluster converges."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(cluster=Cluster(strict=False))
+        self.world.event(Asked(Kind.START, Policy(workers=3, slots=8)))
+
+    @rule(index=st.integers(0, 50))
+    def deliver(self, index: int) -> None:
+        if self.world.pending:
+            # Each process speaks in order; who speaks next is anybody's guess.
+            event = self.world.pending[index % len(self.world.pending)]
+            who = (getattr(event, "worker", None), getattr(event, "generation", None))
+            first = next(
+                i for i, e in enumerate(self.world.pending)
+                if (getattr(e, "worker", None), getattr(e, "generation", None)) == who
+            )
+            self.world.deliver(first)
+
+    @rule()
+    def time(self) -> None:
+        self.world.pass_time()
+
+    @rule(fault=st.sampled_from(sorted(FAULTS)))
+    def fault(self, fault: str) -> None:
+        FAULTS[fault](self.world)
+
+    @rule(policy=st.sampled_from(sorted(POLICIES)))
+    def reload(self, policy: str) -> None:
+        chosen = POLICIES[policy]
+        if chosen.slots == 8:  # the number of slots never changes under a running master
+            self.world.event(Asked(Kind.RELOAD, chosen))
+
+    @rule(generations=st.frozensets(st.integers(1, 12), max_size=3))
+    def bad_code(self, generations: frozenset[int]) -> None:
+        self.world.broken = generations
+
+    @rule(generations=st.frozensets(st.integers(1, 12), max_size=3))
+    def bad_import(self, generations: frozenset[int]) -> None:
+        self.world.unbootable = generations
+
+    @invariant()
+    def answered_at_most_twice(self) -> None:
+        numbers = [f.number for f in self.world.finished]
+        assert all(numbers.count(n) <= 2 for n in numbers)
+
+    def teardown(self) -> None:
+        self.world.broken = self.world.unbootable = frozenset()
+        self.world.quiesce()
+        at_rest(self.world, self.world.cluster.policy.workers)
+
+
+TestAnything = Anything.TestCase
+TestAnything.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

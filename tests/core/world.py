@@ -1,0 +1,139 @@
+"""The world outside the core, played: it does what the actions say, late, in any order, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from clusterd.core import codec
+from clusterd.core.actions import (
+    BootZygote,
+    Drain,
+    EndGeneration,
+    Exit,
+    Finish,
+    Fork,
+    Kill,
+    MakeTwin,
+    Outcome,
+    PromoteTwin,
+    Serve,
+    Steer,
+)
+from clusterd.core.events import (
+    Adopted,
+    Event,
+    Passed,
+    TwinUp,
+    WorkerDraining,
+    WorkerGone,
+    WorkerReady,
+    WorkerServing,
+    ZygoteGone,
+    ZygoteUp,
+)
+from clusterd.core.machine import deadline, step
+from clusterd.core.model import Cluster, Phase
+
+
+@dataclass
+class World:
+    """A cluster, the time, and what the processes have still to say. Copyable: `copy`."""
+
+    cluster: Cluster = field(default_factory=Cluster)
+    now: float = 100.0
+    pending: list[Event] = field(default_factory=list)
+    finished: list[Finish] = field(default_factory=list)
+    exited: int | None = None
+    broken: frozenset[int] = frozenset()  # generations whose workers never become ready, but die
+    unbootable: frozenset[int] = frozenset()
+
+    def copy(self) -> World:
+        return replace(self, pending=list(self.pending), finished=list(self.finished))
+
+    def event(self, event: Event) -> None:
+        """Let one thing happen, and hold what every step must hold."""
+        before = self.cluster
+        self.cluster, actions = step(before, event, self.now)
+        assert codec.from_json(codec.to_json(self.cluster)) == self.cluster
+        self._never_fewer(before)
+        for action in actions:
+            match action:
+                case BootZygote(g):
+                    self.pending.append(ZygoteGone(g, "SyntaxError") if g in self.unbootable else ZygoteUp(g))
+                case MakeTwin(g):
+                    self.pending.append(TwinUp(g))
+                case PromoteTwin(g) | EndGeneration(g):
+                    pass
+                case Fork(w, g, _):
+                    self.pending.append(WorkerGone(w, "exited with status 1") if g in self.broken else WorkerReady(w))
+                case Serve(w):
+                    self.pending.append(WorkerServing(w))
+                case Drain(w):
+                    self.pending += [WorkerDraining(w), WorkerGone(w, "exited with status 0")]
+                case Kill(w):
+                    self.pending = [e for e in self.pending if getattr(e, "worker", None) != w]
+                    self.pending.append(WorkerGone(w, "killed by SIGKILL"))
+                case Finish():
+                    self.finished.append(action)
+                case Steer(slots):
+                    assert slots, "nowhere to go"
+                case Exit(status):
+                    self.exited = status
+
+    def die(self, worker: int) -> None:
+        """The process ends now: it says nothing more."""
+        self.pending = [e for e in self.pending if getattr(e, "worker", None) != worker]
+        self.event(WorkerGone(worker, "killed by SIGKILL"))
+
+    def replace_master(self) -> None:
+        """All but the state is forgotten; the processes go on, and are asked what they have to say."""
+        self.cluster = codec.from_json(codec.to_json(self.cluster))
+        self.event(Adopted())
+
+    def deliver(self, index: int) -> None:
+        self.event(self.pending.pop(index % len(self.pending)))
+
+    def pass_time(self) -> bool:
+        """Go to the next deadline, if there is one."""
+        due = deadline(self.cluster, self.now)
+        if due is None:
+            return False
+        self.now = max(self.now, due)
+        self.event(Passed())
+        return True
+
+    def quiesce(self) -> None:
+        """Let everything be said and every deadline pass, in order. Raises if that never ends."""
+        for _ in range(2000):
+            if self.exited is not None:
+                return
+            if self.pending:
+                self.deliver(0)
+            elif not self.pass_time():
+                return
+        raise AssertionError(f"does not come to rest: {self.cluster}")
+
+    def outcome(self, number: int) -> Outcome:
+        """How rollout `number` was answered. Exactly once."""
+        (finish,) = [f for f in self.finished if f.number == number]
+        return finish.outcome
+
+    def serving(self) -> dict[int, list[int]]:
+        """seat -> generations accepting there."""
+        found: dict[int, list[int]] = {}
+        for w in self.cluster.workers.values():
+            if w.accepting and w.phase is Phase.SERVING:
+                found.setdefault(w.seat, []).append(w.generation)
+        return found
+
+    def _never_fewer(self, before: Cluster) -> None:
+        """A seat that was served and is still wanted is served after a step that no death took a worker from."""
+        if self.cluster.stopping:
+            return
+        for w in before.workers.values():
+            after = self.cluster.workers.get(w.id)
+            if w.phase is Phase.SERVING and w.accepting and after is not None and after.phase is Phase.DRAINING:
+                if not after.accepting:
+                    continue  # it left by itself
+                wanted = self.cluster.wanted(w.seat)
+                assert wanted is None or next(self.cluster.accepting(w.seat), None), f"seat {w.seat} loses its only worker"
