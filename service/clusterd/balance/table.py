@@ -1,0 +1,30 @@
+"""Which slots take connections, as data: what the master compares to know that the kernel must be told. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clusterd.balance.program import MODES, Instruction, Mode, program
+
+
+@dataclass(frozen=True)
+class Table:
+    """`total` slots of an address, those in `live` served. Equal tables need no new program."""
+
+    mode: Mode
+    total: int
+    live: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"balance '{self.mode}': expected {' or '.join(MODES)}")
+        if list(self.live) != sorted(set(self.live)) or (self.live and not 0 <= self.live[0] <= self.live[-1] < self.total):
+            raise ValueError(f"live slots {self.live}: expected each once, ascending, within 0 to {self.total - 1}")
+
+    def program(self) -> list[Instruction]:
+        return program(self.mode, self.live)
+
+    @property
+    def unserved(self) -> tuple[int, ...]:
+        """Slots on which a connection would wait for nobody: the ones to give to the usher when their queue is not empty."""
+        return tuple(slot for slot in range(self.total) if slot not in self.live)

@@ -1,0 +1,95 @@
+"""What happened, told to the journal with fields, or to a person on stderr."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+
+from clusterd.shell.messages import Message, Priority
+
+IDENTIFIER = "clusterd"
+SOCKET = "/run/systemd/journal/socket"
+_STDERR = 2
+
+
+class Journal:
+    """`record` for events, `stream` for a worker's output.
+
+    `native`: speak to the journal; else to stderr in plain lines (`clusterd run`). None: find out, by whether our own
+    stderr is a journal stream, as systemd tells in JOURNAL_STREAM.
+    """
+
+    def __init__(self, app: str, *, native: bool | None = None) -> None:
+        self.app = app
+        self.native = _stderr_is_journal() if native is None else native
+        self.lost = 0
+
+    def record(self, message: Message, text: str, priority: Priority | None = None, **fields: object) -> None:
+        """Tell `text` (tracebacks in it stay whole) under `message`. `fields` such as worker=17 become CLUSTERD_WORKER=17.
+
+        Those that are None are left out. Never raises and never waits: telling must not stop what is told.
+        """
+        level = message.priority if priority is None else priority
+        if not self.native:
+            self._plain(text)
+            return
+        from systemd import journal
+
+        caller = sys._getframe(1)  # given, because send() would read the source file to find it
+        known = {f"CLUSTERD_{name.upper()}": str(value) for name, value in fields.items() if value is not None}
+        try:
+            journal.send(
+                text,
+                MESSAGE_ID=message.id,
+                PRIORITY=str(int(level)),
+                SYSLOG_IDENTIFIER=IDENTIFIER,
+                CLUSTERD_APP=self.app,
+                CODE_FILE=caller.f_code.co_filename,
+                CODE_LINE=caller.f_lineno,
+                CODE_FUNC=caller.f_code.co_name,
+                **known,
+            )
+        except (OSError, ValueError):
+            self._plain(text)
+
+    def stream(self, identifier: str, priority: Priority = Priority.INFO) -> int:
+        """A descriptor (CLOEXEC) for a worker's stdout and stderr: a journal stream, or a copy of our stderr.
+
+        In the stream a line may begin with its level ("<4>"). Falls back to stderr while journald cannot be reached.
+        """
+        if self.native:
+            from systemd import journal
+
+            try:
+                fd = int(journal.stream_fd(identifier, int(priority), True))
+            except OSError:
+                pass
+            else:
+                os.set_inheritable(fd, False)
+                return fd
+        return os.dup(_STDERR)
+
+    def _plain(self, text: str) -> None:
+        """One write a line, and none at all when nobody reads a full pipe: a master must not wait for a pager."""
+        poll = select.poll()
+        poll.register(_STDERR, select.POLLOUT)
+        for line in text.rstrip("\n").split("\n"):
+            try:
+                if not any(events & select.POLLOUT for _, events in poll.poll(0)):
+                    self.lost += 1
+                    continue
+                lost = f"{IDENTIFIER}: ({self.lost} lines could not be written)\n" if self.lost else ""
+                os.write(_STDERR, f"{lost}{IDENTIFIER}: {line}\n".encode(errors="replace")[:4096])
+                self.lost = 0
+            except OSError:
+                self.lost += 1
+
+
+def _stderr_is_journal() -> bool:
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        mine = os.fstat(_STDERR)
+    except OSError:
+        return False
+    return (device, inode) == (str(mine.st_dev), str(mine.st_ino))

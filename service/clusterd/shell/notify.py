@@ -1,0 +1,90 @@
+"""Telling systemd: sd_notify messages and the fd store. Without NOTIFY_SOCKET everything here does nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+
+_TIMEOUT = 1.0
+"""Seconds to wait for room in the socket of a PID 1 that is busy (a daemon-reload takes that long on a big machine)."""
+
+
+class Notifier:
+    """`address` is NOTIFY_SOCKET of the environment unless given; empty: no systemd listens."""
+
+    def __init__(self, address: str | None = None) -> None:
+        self.address = os.environ.get("NOTIFY_SOCKET", "") if address is None else address
+        self._sd = None
+        if self.address:
+            import sdnotify
+
+            self._sd = sdnotify.SystemdNotifier()
+            if self._sd.socket is not None:
+                # Its socket blocks, and a master that waits for PID 1 without end would miss its own watchdog.
+                self._sd.socket.settimeout(_TIMEOUT)
+
+    @property
+    def active(self) -> bool:
+        return self._sd is not None
+
+    def ready(self, status: str) -> None:
+        """Started, or reloaded: the unit's state is "active" from here on."""
+        self._send("READY=1", _status(status))
+
+    def status(self, text: str) -> None:
+        """The line `systemctl status` shows."""
+        self._send(_status(text))
+
+    def reloading(self, status: str = "") -> None:
+        """A reload begins; `ready` ends it. systemd 253 and later want the time, to order it with its own request."""
+        now = f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
+        self._send("RELOADING=1", now, *([_status(status)] if status else []))
+
+    def stopping(self, status: str = "") -> None:
+        self._send("STOPPING=1", *([_status(status)] if status else []))
+
+    def watchdog(self) -> None:
+        self._send("WATCHDOG=1")
+
+    def main_pid(self, pid: int) -> None:
+        """Name the unit's main process: the one that gets SIGTERM at stop."""
+        self._send(f"MAINPID={pid}")
+
+    def extend_timeout(self, seconds: float) -> None:
+        """Start or stop needs `seconds` more."""
+        self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+
+    def store(self, name: str, fd: int) -> bool:
+        """Put a copy of `fd` into the unit's fd store. False without systemd; a full store is silently not stored.
+
+        FDPOLL=0, or systemd would drop it as soon as the descriptor reports an error or a hang-up.
+        """
+        return self._with_fds(f"FDSTORE=1\nFDPOLL=0\nFDNAME={_fdname(name)}", [fd])
+
+    def unstore(self, name: str) -> bool:
+        """Take every descriptor of that name out of the unit's fd store."""
+        return self._with_fds(f"FDSTOREREMOVE=1\nFDNAME={_fdname(name)}", [])
+
+    def _send(self, *lines: str) -> None:
+        if self._sd is not None:
+            # sdnotify encodes Latin-1 and swallows the error of what is not: hand it the bytes of UTF-8 as characters.
+            self._sd.notify("\n".join(lines).encode().decode("latin-1"))
+
+    def _with_fds(self, message: str, fds: list[int]) -> bool:
+        if self._sd is None:
+            return False
+        from systemd import daemon
+
+        return bool(daemon.notify(message, fds=fds) if fds else daemon.notify(message))
+
+
+def _status(text: str) -> str:
+    """One line, at most 1,000 characters: systemd drops a datagram of more than 4,096 bytes whole."""
+    return "STATUS=" + " ".join(text.split())[:1000]
+
+
+def _fdname(name: str) -> str:
+    """What systemd takes as FDNAME: printable ASCII, at most 255 characters, no colon (LISTEN_FDNAMES is split there)."""
+    if not name or len(name) > 255 or ":" in name or not name.isascii() or not name.isprintable():
+        raise ValueError(f"'{name}' cannot be a descriptor's name: expected 1 to 255 ASCII characters without ':'")
+    return name
