@@ -1,0 +1,54 @@
+"""What an application may ask about the worker it runs in: `from clusterd import worker`.
+
+    worker.id           number of this worker, never used again in the life of the cluster; None outside a worker
+    worker.slot         its slot, 0-based: one of `worker.slots`; a successor has the same
+    worker.slots        how many slots the service has
+    worker.generation   generation of the code it runs; None outside a worker
+    worker.app          name of the cluster; None outside
+
+Read-only. At import of the application nothing is known yet but `app`: the import happens once, before there are workers.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import ModuleType
+
+app: str | None
+generation: int | None
+id: int | None
+slot: int
+slots: int
+
+
+def _number(name: str) -> int | None:
+    value = os.environ.get(name, "")
+    return int(value) if value.isascii() and value.isdigit() else None
+
+
+class _Worker(ModuleType):
+    """A module class with properties, because a module's plain attributes can be assigned to."""
+
+    @property
+    def id(self) -> int | None:
+        return _number("CLUSTERD_WORKER")
+
+    @property
+    def slot(self) -> int:
+        return _number("CLUSTERD_SLOT") or 0
+
+    @property
+    def slots(self) -> int:
+        return _number("CLUSTERD_SLOTS") or 1
+
+    @property
+    def generation(self) -> int | None:
+        return _number("CLUSTERD_GENERATION")
+
+    @property
+    def app(self) -> str | None:
+        return os.environ.get("CLUSTERD_APP") or None
+
+
+sys.modules[__name__].__class__ = _Worker

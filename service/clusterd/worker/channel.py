@@ -1,0 +1,121 @@
+"""A worker's end of its channel: what the master wants of it, and what it says back."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from .wire import Wire, WireError
+
+ORPHAN_TIMEOUT = 5.0
+"""Seconds a worker nobody wants any more gives its clients (docs/architecture.md, end of file)."""
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Accept."""
+
+
+@dataclass(frozen=True)
+class Drain:
+    """Stop accepting; close idle connections after `linger` seconds, everything after `timeout` seconds."""
+
+    linger: float
+    timeout: float
+
+
+Order = Serve | Drain
+
+
+class Channel:
+    """Every order may come more than once: a new master says again what it finds written."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._wire = Wire(sock)
+        self._last: dict[str, Any] | None = None
+        self._go = False
+        self._orders: deque[Order] = deque()
+        self.lost = False
+        """The master's end is closed, or broke the protocol: nobody wants this worker any more."""
+
+    def fileno(self) -> int:
+        return self._wire.fileno()
+
+    def close(self) -> None:
+        self._wire.close()
+
+    def wait_for_go(self) -> bool:
+        """Block until the master has the worker's pidfd. False when the master is gone instead."""
+        while not self._go and not self.lost:
+            self._read()
+        return self._go
+
+    def set_nonblocking(self) -> None:
+        self._wire.sock.setblocking(False)
+
+    def orders(self) -> list[Order]:
+        """Read once, and give what has come so far. End of file is an order to drain."""
+        if not self.lost:
+            self._read()
+            if self.lost:
+                self._orders.append(Drain(0.0, ORPHAN_TIMEOUT))
+        return self.pending()
+
+    def pending(self) -> list[Order]:
+        """The orders that came with earlier reads, without reading."""
+        found = list(self._orders)
+        self._orders.clear()
+        return found
+
+    def say(self, event: str, **fields: Any) -> None:
+        """Report. A master that is gone is not told: its end of file will be noticed where orders are read."""
+        self._last = {"event": event, **fields}
+        self._send(self._last)
+
+    def flush(self, timeout: float = 1.0) -> None:
+        """Wait until the master has what was said, at most `timeout` seconds: the last words of a process."""
+        if self.lost or not self._wire.wants_write:
+            return
+        self._wire.sock.settimeout(timeout)
+        try:
+            self._wire.flush()
+        except (WireError, OSError):
+            self.lost = True
+
+    def _send(self, message: dict[str, Any]) -> None:
+        if self.lost:
+            return
+        try:
+            self._wire.send(message)
+        except WireError:
+            pass  # reading finds the same, and is where it is acted on
+
+    def _read(self) -> None:
+        try:
+            received = self._wire.receive()
+        except WireError:
+            self.lost = True
+            return
+        for message, _ in received:
+            self._take(message)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        op = message.get("op")
+        if op == "go":
+            self._go = True
+        elif op == "serve":
+            self._orders.append(Serve())
+        elif op == "drain":
+            linger, timeout = (_seconds(message.get(key)) for key in ("linger", "timeout"))
+            self._orders.append(Drain(min(linger, timeout), timeout))
+        elif op == "state" and self._last is not None:
+            self._send(self._last)
+
+
+def _seconds(value: object) -> float:
+    """A duration from the wire; anything that is none counts as 0."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+        return float(value)
+    return 0.0

@@ -1,0 +1,112 @@
+"""A newborn worker: from the fork to the engine."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import random
+import socket
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from . import boot as booting
+from . import process
+from .channel import Channel
+from .refusal import Refusal, describe, text_of
+
+Message = dict[str, Any]
+
+
+def main_forked(boot: booting.Boot, prepared: booting.Prepared, order: Message, fds: list[int]) -> int:
+    """The worker of a zygote that could be forked. Returns the exit status."""
+    channel = _begin(boot, order, fds)
+    return 0 if channel is None else _run(boot, prepared, channel, fds[2:])
+
+
+def spawn(script: str, flags: Sequence[str], boot: booting.Boot, order: Message, fds: list[int]) -> int:
+    """In the fork of a zygote without the application: exec an interpreter that imports it for this worker alone."""
+    from .zygote import memfd
+
+    memory = memfd({"boot": boot.raw, "order": order, "fds": fds})
+    for fd in (memory, *fds):
+        os.set_inheritable(fd, True)
+    process.default_signals()
+    os.execv(sys.executable, [sys.executable, *flags, script, "worker", str(memory)])
+
+
+def main_spawned(memory: int) -> int:
+    from .zygote import read_memfd
+
+    state = read_memfd(memory)
+    boot = booting.Boot.parse(state["boot"])
+    fds: list[int] = state["fds"]
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    channel = _begin(boot, state["order"], fds)
+    if channel is None:
+        return 0
+    try:
+        prepared = booting.prepare(boot)
+    except Refusal as e:
+        return _fail(channel, e)
+    return _run(boot, prepared, channel, fds[2:])
+
+
+def _begin(boot: booting.Boot, order: Message, fds: list[int]) -> Channel | None:
+    """Take what is this worker's and wait for the master to know it. None when the master is gone instead."""
+    process.detach()
+    worker, slot = order["worker"], order.get("slot", 0)
+    process.set_title(f"clusterd: {boot.name} worker {worker} slot {slot} generation {boot.generation}", f"worker-{worker}")
+    process.set_oom_score(order.get("oom-score-adj"))
+    channel = Channel(socket.socket(fileno=fds[0]))
+    process.take_output(fds[1])
+    if not channel.wait_for_go():
+        return None
+    try:
+        process.join_cgroup(order.get("cgroup"))
+    except OSError as e:
+        print(f"cannot join cgroup '{order.get('cgroup')}': {e.strerror}, ignoring", file=sys.stderr)
+    os.environ.update(process.environment(boot.name, boot.generation, order))
+    _reseed()
+    return channel
+
+
+def _run(boot: booting.Boot, prepared: booting.Prepared, channel: Channel, listeners: list[int]) -> int:
+    assert prepared.engine is not None
+    booting.configure_logging(boot)
+    try:
+        status = prepared.engine.run(process.sockets_from(listeners), channel)
+    except Refusal as e:
+        return _fail(channel, e)
+    except SystemExit as e:
+        # The application called exit() where the engine could not know; say which status it asked for.
+        return _fail(channel, Refusal(f"the application called exit({e.code!r})", text_of(e)))
+    except BaseException as e:
+        return _fail(channel, Refusal(f"the worker failed: {describe(e)}", traceback.format_exc()))
+    _leave(channel)
+    return status
+
+
+def _fail(channel: Channel, refusal: Refusal) -> int:
+    channel.say("failed", reason=refusal.reason, traceback=refusal.traceback)
+    _leave(channel)
+    return 1
+
+
+def _leave(channel: Channel) -> None:
+    """Exit handlers run, as they would in a program of its own; other threads are not waited for."""
+    channel.flush()
+    try:
+        atexit._run_exitfuncs()
+    except BaseException:
+        traceback.print_exc()
+
+
+def _reseed() -> None:
+    """Forks share the state of every generator. The standard library reseeds its own at fork; numpy's global one stays."""
+    random.seed()
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()

@@ -1,0 +1,313 @@
+"""ASGI by uvicorn, 0.17.6 (Debian 12) and newer.
+
+Uvicorn's parsers, protocols and event loop are used; its start, signals and shutdown are not. Nothing of ours is on the
+path of a request before the drain: then each live connection is told once to answer with `Connection: close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+import importlib
+import inspect
+import logging
+import select
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..channel import Channel, Drain, Order, Serve
+from ..refusal import Refusal
+from . import asgi, require
+
+if TYPE_CHECKING:
+    from ..boot import Http
+
+LEAST = (0, 17, 6)
+
+_CLOSE = (b"connection", b"close")
+_BACKLOG = 4096
+_TICK = 0.02
+"""Seconds between two looks at the connections, during a drain only."""
+
+_FRESH = 0.5
+"""Seconds a connection that has not asked anything yet is kept, even without linger: its request is under way."""
+
+_SHUTDOWN = 1.0
+"""Seconds the application's lifespan shutdown has when the drain has used up its own time."""
+
+
+def prepare(app: Any, http: Http, health_path: str | None, access_log: bool, log_level: str) -> Uvicorn:
+    """In the zygote: everything that needs no event loop, so that workers share it. Raises Refusal."""
+    version = require("uvicorn", LEAST)
+    uvicorn = importlib.import_module("uvicorn")
+    server_module = importlib.import_module("uvicorn.server")
+    logger = logging.getLogger("uvicorn.error")
+    if not access_log and logger.level == logging.NOTSET and log_level != "debug":
+        logger.setLevel(logging.WARNING)  # it tells of every WebSocket at level info, which is an access log
+    config = uvicorn.Config(
+        lambda: app,
+        factory=True,  # without it load() tries whether the application is one, by calling it
+        log_config=None,
+        access_log=access_log,
+        lifespan="off",
+        interface="asgi3",
+        forwarded_allow_ips=http.forwarded_allow_ips,
+        root_path=http.root_path,
+        limit_concurrency=http.max_connections,
+        timeout_keep_alive=http.keep_alive,
+        backlog=_BACKLOG,
+        workers=1,
+    )
+    config.load()
+    state = server_module.ServerState()
+    if not (hasattr(config, "encoded_headers") and hasattr(state, "default_headers") and hasattr(state, "connections")):
+        raise Refusal(f"uvicorn {version} is not known to this version of clusterd: install an earlier one")
+    return Uvicorn(f"uvicorn {version}", config, health_path)
+
+
+class Uvicorn:
+    def __init__(self, name: str, config: Any, health_path: str | None) -> None:
+        self.name = name
+        self._config = config
+        self._health_path = health_path
+
+    def run(self, listeners: list[socket.socket], channel: Channel) -> int:
+        loop = self._new_loop()
+        asyncio.set_event_loop(loop)
+        worker = _Worker(self._config, self._health_path, listeners, channel)
+        return loop.run_until_complete(worker.main())
+
+    def _new_loop(self) -> asyncio.AbstractEventLoop:
+        get_factory = getattr(self._config, "get_loop_factory", None)  # since 0.36
+        if get_factory is None:
+            self._config.setup_event_loop()
+            return asyncio.new_event_loop()
+        factory = get_factory()
+        loop: asyncio.AbstractEventLoop = (factory or asyncio.new_event_loop)()
+        return loop
+
+
+class _Worker:
+    """One worker's life, in the order of its methods."""
+
+    def __init__(self, config: Any, health_path: str | None, listeners: list[socket.socket], channel: Channel) -> None:
+        uvicorn = importlib.import_module("uvicorn")
+        self._config = config
+        self._health_path = health_path
+        self._listeners = listeners
+        self._channel = channel
+        self._server: Any = uvicorn.Server(config)
+        self._state: Any = self._server.server_state
+        self._tick: asyncio.Task[None] | None = None
+        self._serve = asyncio.Event()
+        self._drain_order: Drain | None = None
+        self._drain = asyncio.Event()
+        self._closed = 0
+        self._websockets = 0
+
+    async def main(self) -> int:
+        loop = asyncio.get_running_loop()
+        self._channel.set_nonblocking()
+        loop.add_reader(self._channel.fileno(), self._on_channel)
+        loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
+        self._take(self._channel.pending())
+        await self._start()
+        await self._wait_for(self._serve, self._drain)
+        if self._serve.is_set() and not self._drain.is_set():
+            await self._accept()
+            await self._drain.wait()
+        await self._finish()
+        loop.remove_reader(self._channel.fileno())
+        return 0
+
+    async def _start(self) -> None:
+        began = time.monotonic()
+        # Requests have a state of the lifespan's since the version that hands one to each protocol.
+        with_state = "app_state" in inspect.signature(self._config.http_protocol_class.__init__).parameters
+        self._lifespan = asgi.Lifespan(self._config.loaded_app, with_state)
+        self._server.lifespan = self._lifespan
+        await self._lifespan.startup()
+        if self._health_path is not None:
+            state = self._lifespan.state if with_state else None
+            try:
+                await asgi.check_health(self._config.loaded_app, self._health_path, state)
+            except Refusal:
+                await self._shut_down_application(0.0)
+                raise
+        self._channel.say("ready", seconds=round(time.monotonic() - began, 6))
+
+    async def _accept(self) -> None:
+        # The first tick makes the default headers, which 0.17.6 gives to a connection once and for all.
+        await self._server.on_tick(0)
+        await self._server.startup(sockets=self._listeners)
+        self._tick = asyncio.create_task(self._server.main_loop())
+        self._channel.say("serving")
+
+    async def _finish(self) -> None:
+        order = self._drain_order
+        assert order is not None
+        began = time.monotonic()
+        deadline = began + order.timeout
+        await self._stop_accepting()
+        self._channel.say("draining")
+        self._answer_with_close()
+        await self._wait_for_clients(began, began + order.linger, deadline)
+        cut = sum(_in_flight(p) for p in self._http())
+        await self._shut_down_application(deadline)
+        self._channel.say(
+            "drained", requests=self._state.total_requests, closed=self._closed, websockets=self._websockets, cut=cut
+        )
+
+    # drain
+
+    async def _stop_accepting(self) -> None:
+        """Leave the queue to the successor, and keep what has been taken from it.
+
+        asyncio drops a connection whose listener is closed between accept() and the set-up of its transport (it runs in a
+        task): first stop reading, then wait for those tasks, then close. uvloop does both in one step.
+        """
+        loop = asyncio.get_running_loop()
+        servers = getattr(self._server, "servers", [])
+        for server in servers:
+            if isinstance(server, asyncio.base_events.Server):
+                for sock in server.sockets or ():
+                    loop.remove_reader(sock.fileno())
+        while being_set_up := [t for t in asyncio.all_tasks() if _is_accept(t)]:
+            await asyncio.wait(being_set_up)
+        for server in servers:
+            server.close()
+        for sock in self._listeners:
+            sock.close()
+        # The callbacks that announce the last connections have been queued before this one.
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    def _answer_with_close(self) -> None:
+        """Every response that has not begun yet gets `Connection: close`, on every connection there is."""
+        self._config.encoded_headers = [*self._config.encoded_headers, _CLOSE]  # on_tick makes the headers from these
+        self._state.default_headers = headers = [*self._state.default_headers, _CLOSE]
+        for protocol in self._http():
+            if hasattr(protocol, "default_headers"):
+                protocol.default_headers = headers
+            if protocol.cycle is not None:
+                protocol.cycle.default_headers = [*protocol.cycle.default_headers, _CLOSE]
+            if getattr(protocol, "ws_protocol_class", None) is not None:
+                protocol.ws_protocol_class = functools.partial(_websocket, protocol.ws_protocol_class)
+
+    async def _wait_for_clients(self, began: float, linger_end: float, deadline: float) -> None:
+        told = False
+        while self._state.connections or self._state.tasks:
+            now = time.monotonic()
+            if now >= deadline:
+                return
+            if now >= linger_end:
+                self._close_idle(now - began >= _FRESH)
+                self._close_websockets()
+                if not told:
+                    told = True
+                    for protocol in self._http():
+                        if _in_flight(protocol):
+                            protocol.shutdown()  # responses that had begun before the drain: close after them too
+            await asyncio.sleep(min(_TICK, max(0.0, deadline - now)))
+
+    def _close_idle(self, fresh_too: bool) -> None:
+        for protocol in self._http():
+            if _is_idle(protocol, fresh_too) and not protocol.transport.is_closing():
+                protocol.shutdown()
+                self._closed += 1
+
+    def _close_websockets(self) -> None:
+        for protocol in list(self._state.connections):
+            if hasattr(protocol, "cycle") or protocol.transport.is_closing() or not _is_open(protocol):
+                continue
+            if hasattr(protocol, "fail_connection"):
+                # 0.17.6 just drops the connection; newer ones do the same as this, and find it done.
+                protocol.ws_server.closing = True
+                protocol.fail_connection(1012)
+            protocol.shutdown()
+            self._websockets += 1
+
+    async def _shut_down_application(self, deadline: float) -> None:
+        if self._tick is not None:
+            self._tick.cancel()
+        timeout = max(_SHUTDOWN, deadline - time.monotonic())
+        logger = logging.getLogger("clusterd.worker")
+        try:
+            problem = await asyncio.wait_for(self._lifespan.shutdown(), timeout)
+        except asyncio.TimeoutError:
+            problem = f"not done after {timeout:.1f} s"
+        if problem:
+            logger.error("lifespan shutdown failed: %s", problem)
+
+    def _http(self) -> list[Any]:
+        return [p for p in list(self._state.connections) if hasattr(p, "cycle")]
+
+    # orders
+
+    def _on_channel(self) -> None:
+        self._take(self._channel.orders())
+        if self._channel.lost:
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+
+    def _on_sigterm(self) -> None:
+        """From somebody who is not the master; he gets the drain the master would ask for."""
+        self._take([Drain(self._config.timeout_keep_alive, 30.0)])
+
+    def _take(self, orders: list[Order]) -> None:
+        for order in orders:
+            if isinstance(order, Serve):
+                self._serve.set()
+            elif self._drain_order is None:
+                self._drain_order = order
+                self._drain.set()
+
+    @staticmethod
+    async def _wait_for(*events: asyncio.Event) -> None:
+        tasks = [asyncio.ensure_future(e.wait()) for e in events]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+
+
+def _is_accept(task: asyncio.Task[Any]) -> bool:
+    return getattr(task.get_coro(), "__name__", "") == "_accept_connection2"
+
+
+def _in_flight(protocol: Any) -> bool:
+    return protocol.cycle is not None and not protocol.cycle.response_complete
+
+
+def _is_idle(protocol: Any, fresh_too: bool) -> bool:
+    if _in_flight(protocol):
+        return False
+    if protocol.cycle is None and not fresh_too:
+        return False
+    if protocol.cycle is not None and protocol.timeout_keep_alive_task is None:
+        return False  # the first bytes of another request have stopped the timer
+    return not _has_input(protocol.transport)
+
+
+def _has_input(transport: Any) -> bool:
+    """Whether a request waits in the socket: closing it now would answer that with a reset."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return False
+    poller = select.poll()
+    poller.register(sock.fileno(), select.POLLIN)
+    return any(event & select.POLLIN and not event & select.POLLHUP for _, event in poller.poll(0))
+
+
+def _is_open(protocol: Any) -> bool:
+    """Whether a WebSocket's handshake is over; before, a close frame would be a protocol error."""
+    event = getattr(protocol, "handshake_completed_event", None)
+    return event.is_set() if event is not None else getattr(protocol, "handshake_complete", True)
+
+
+def _websocket(protocol_class: Any, **arguments: Any) -> Any:
+    """A WebSocket opened on a kept connection during the drain: its handshake must not say `Connection: close`."""
+    state = copy.copy(arguments["server_state"])
+    state.default_headers = [h for h in state.default_headers if h != _CLOSE]
+    return protocol_class(**{**arguments, "server_state": state})

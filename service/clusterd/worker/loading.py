@@ -1,0 +1,103 @@
+"""From "module:attribute" or "module:factory()" to the application's object; every failure in one line."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import re
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from . import kinds
+from .refusal import Refusal, describe, frames, place, relative, text_of
+
+_NAME = r"[^\W\d]\w*"
+_REFERENCE = re.compile(rf"(?P<module>{_NAME}(?:\.{_NAME})*):(?P<attribute>{_NAME}(?:\.{_NAME})*)(?P<call>\(\))?")
+
+
+@dataclass(frozen=True)
+class Reference:
+    module: str
+    attribute: str
+    factory: bool
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.attribute}" + ("()" if self.factory else "")
+
+
+def parse(text: str) -> Reference:
+    match = _REFERENCE.fullmatch(text)
+    if match is None:
+        raise Refusal(f"app = '{text}': expected 'module:attribute', or 'module:factory()' for a function that makes it")
+    return Reference(match["module"], match["attribute"], match["call"] is not None)
+
+
+def load(reference: Reference, directory: str) -> Any:
+    """Import and find the object. Raises Refusal."""
+    module = _import(reference, directory)
+    found: Any = module
+    walked = reference.module
+    for part in reference.attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as e:
+            raise Refusal(f"'{walked}' has no attribute '{part}'{_suggest(found, part)}", "") from e
+        walked += ("." if ":" in walked else ":") + part
+    if not reference.factory:
+        return found
+    if not callable(found):
+        raise Refusal(f"'{walked}' is {kinds.article(found)}, not a function: write it without '()'")
+    try:
+        return found()
+    except BaseException as e:
+        raise Refusal(f"'{reference}' failed: {describe(e)}{_at(e, directory)}", text_of(e)) from e
+
+
+def _import(reference: Reference, directory: str) -> ModuleType:
+    name = reference.module
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as e:
+        if not frames(e.__traceback__) and e.name and (name == e.name or name.startswith(e.name + ".")):
+            raise Refusal(f"no module '{e.name}' in '{directory}' (app = '{reference}'){_nearby(e.name, directory)}") from e
+        raise Refusal(_missing_dependency(e, directory), text_of(e)) from e
+    except SyntaxError as e:
+        where = f"{relative(e.filename or '?', directory)}:{e.lineno}"
+        raise Refusal(f"{type(e).__name__} in {where}: {e.msg}", text_of(e)) from e
+    except SystemExit as e:
+        raise Refusal(f"importing '{name}' called exit({e.code!r}){_at(e, directory)}", text_of(e)) from e
+    except BaseException as e:
+        raise Refusal(f"importing '{name}' failed: {describe(e)}{_at(e, directory)}", text_of(e)) from e
+
+
+def _missing_dependency(error: ModuleNotFoundError, directory: str) -> str:
+    at = place(error, directory)
+    what = f"'{error.name}'" if error.name else "a module"
+    return f"{at or 'the application'} imports {what}, which is not installed for {sys.executable}"
+
+
+def _at(error: BaseException, directory: str) -> str:
+    where = place(error, directory)
+    return f" ({where})" if where else ""
+
+
+def _suggest(holder: object, name: str) -> str:
+    names = [n for n in dir(holder) if not n.startswith("_")]
+    close = difflib.get_close_matches(name, names, 1)
+    if not close:
+        close = [n for n in names if n in ("app", "application", "asgi", "wsgi", "api", "server") or n.endswith("_app")][:1]
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def _nearby(name: str, directory: str) -> str:
+    try:
+        entries = sorted(os.listdir(directory))[:1000]
+    except OSError as e:
+        return f": {e.strerror}"
+    modules = [e[:-3] for e in entries if e.endswith(".py")]
+    modules += [e for e in entries if os.path.isfile(os.path.join(directory, e, "__init__.py"))]
+    close = difflib.get_close_matches(name, modules, 1)
+    return f" (did you mean '{close[0]}'?)" if close else ""

@@ -1,0 +1,147 @@
+"""What a worker or zygote does to its own process: cgroup, OOM score, name, standard streams."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import sys
+from types import FrameType
+from typing import Any
+
+FOREIGN = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE")
+"""What systemd told the service's main process; an application that believes it would speak in the master's name."""
+
+
+def forget_service_environment() -> None:
+    for name in FOREIGN:
+        os.environ.pop(name, None)
+
+
+def join_cgroup(path: str | None) -> None:
+    """Move this process into the cgroup at `path`. Raises OSError."""
+    if path:
+        _write(os.path.join(path, "cgroup.procs"), "0")
+
+
+def set_oom_score(score: object) -> None:
+    """Best effort: raising it is always allowed, lowering is not, and some containers refuse both."""
+    if isinstance(score, int):
+        try:
+            _write("/proc/self/oom_score_adj", str(max(-1000, min(1000, score))))
+        except OSError:
+            pass
+
+
+def detach() -> None:
+    """A process group of its own: Ctrl-C in `clusterd run` is for the master, which then drains its workers."""
+    try:
+        os.setpgid(0, 0)
+    except OSError:
+        pass  # a session leader
+
+
+def take_output(fd: int) -> None:
+    """Make `fd` standard output and error, written line by line, since a journal stream makes a record of each line."""
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    if fd > 2:
+        os.close(fd)
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(line_buffering=True)
+    tell_journal_stream()
+
+
+def tell_journal_stream() -> None:
+    """Let $JOURNAL_STREAM speak of this process's own standard error, as systemd.exec(5) has it."""
+    try:
+        status = os.fstat(2)
+    except OSError:
+        return
+    if stat.S_ISSOCK(status.st_mode) and "JOURNAL_STREAM" in os.environ:
+        os.environ["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
+    else:
+        os.environ.pop("JOURNAL_STREAM", None)
+
+
+def close_stdin() -> None:
+    """A background process that reads from a terminal is stopped by it; let it find an end of file instead."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    if null > 2:
+        os.close(null)
+
+
+def flush_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass
+
+
+def set_title(title: str, short: str) -> None:
+    """Show `title` as the command line and `short` (15 bytes) as the name. Best effort, for people with ps and top.
+
+    The command line is overwritten where the kernel keeps it, so it is cut to the length of the original.
+    """
+    try:
+        _write("/proc/self/comm", short[:15])
+        with open("/proc/self/stat", encoding="utf-8", errors="replace") as f:
+            fields = f.read().rpartition(")")[2].split()
+        start, end = int(fields[45]), int(fields[46])  # arg_start, arg_end: fields 48 and 49 of proc(5)
+        size = end - start
+        if not start or not 0 < size < 1 << 16:
+            return
+        import ctypes
+
+        ctypes.memmove(start, title.encode(errors="replace")[: size - 1].ljust(size, b"\0"), size)
+    except (OSError, ValueError, IndexError, ImportError):
+        pass
+
+
+def sockets_from(fds: list[int]) -> list[socket.socket]:
+    """Listening sockets as the engines want them; family, type and protocol are read from the kernel."""
+    return [socket.socket(fileno=fd) for fd in fds]
+
+
+def quiet_signals() -> None:
+    """SIGINT and SIGHUP of a terminal are for the master. Handlers, not SIG_IGN, which children would inherit."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _nothing)
+
+
+def default_signals() -> None:
+    """What a program expects that knows nothing of us, or of Python, which ignores SIGPIPE and SIGXFSZ."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def environment(name: str, generation: int, order: dict[str, Any]) -> dict[str, str]:
+    """The CLUSTERD_* variables, and whatever else the master wants set."""
+    found = {
+        "CLUSTERD_APP": name,
+        "CLUSTERD_GENERATION": str(generation),
+        "CLUSTERD_WORKER": str(order["worker"]),
+        "CLUSTERD_SLOT": str(order.get("slot", 0)),
+        "CLUSTERD_SLOTS": str(order.get("slots", 1)),
+    }
+    found.update({str(k): str(v) for k, v in (order.get("env") or {}).items()})
+    return found
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    pass
+
+
+def _write(path: str, text: str) -> None:
+    # Unbuffered: a kernel file's error belongs to the write, not to the close.
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)

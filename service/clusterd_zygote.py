@@ -1,0 +1,23 @@
+"""The program the master starts as `PYTHON LIB/clusterd_zygote.py FD`: a zygote, under the application's interpreter.
+
+    FD                 a zygote; FD is its end of the channel to the master
+    resume MEMFD       a zygote that has imported the application, found that it cannot be forked, and left it behind by exec
+    worker MEMFD       a worker of such a zygote, which imports the application for itself
+"""
+
+from __future__ import annotations
+
+import sys
+
+# What lies beside this file is wanted, but must not hide a module of the application: our package is loaded while it is
+# first on the path, which then goes last, and the application's directory takes the first place once it is known.
+LIB = sys.path.pop(0)
+sys.path.insert(0, LIB)
+
+from clusterd.worker import zygote  # noqa: E402
+
+sys.path.remove(LIB)
+sys.path.append(LIB)
+
+if __name__ == "__main__":
+    zygote.main(__file__, sys.argv[1:])

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness import Master, listeners as make_listeners  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def lib(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The copy of the worker side that a master makes: if it needs anything else of ours, it fails here."""
+    target = tmp_path_factory.mktemp("lib")
+    service = ROOT / "service"
+    ignore = shutil.ignore_patterns("__pycache__")
+    (target / "clusterd").mkdir()
+    shutil.copy(service / "clusterd/__init__.py", target / "clusterd")
+    shutil.copytree(service / "clusterd/worker", target / "clusterd/worker", ignore=ignore)
+    shutil.copy(service / "clusterd_zygote.py", target)
+    return target
+
+
+@pytest.fixture
+def application(tmp_path: Path) -> Path:
+    """A directory with the hello example in it."""
+    directory = tmp_path / "application"
+    directory.mkdir()
+    shutil.copy(ROOT / "examples/hello/hello.py", directory)
+    return directory
+
+
+@pytest.fixture
+def start(lib: Path, application: Path) -> Iterator[Callable[..., Master]]:
+    """start(python=, env=, directory=) -> a master whose zygote has not been told to boot."""
+    masters: list[Master] = []
+
+    def start(python: str = sys.executable, env: dict[str, str] | None = None, directory: Path | None = None) -> Master:
+        masters.append(Master(lib, directory or application, python, env))
+        return masters[-1]
+
+    yield start
+    for master in masters:
+        master.close()
+
+
+@pytest.fixture
+def slots() -> Iterator[Callable[[int], list[socket.socket]]]:
+    """slots(n) -> n listeners of one free address."""
+    made: list[socket.socket] = []
+
+    def slots(count: int = 1) -> list[socket.socket]:
+        made.extend(found := make_listeners(count))
+        return found
+
+    yield slots
+    for sock in made:
+        sock.close()
