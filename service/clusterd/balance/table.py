@@ -18,7 +18,8 @@ class Table:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f"balance '{self.mode}': expected {' or '.join(MODES)}")
-        if list(self.live) != sorted(set(self.live)) or (self.live and not 0 <= self.live[0] <= self.live[-1] < self.total):
+        inside = not self.live or 0 <= self.live[0] <= self.live[-1] < self.total
+        if list(self.live) != sorted(set(self.live)) or not inside:
             raise ValueError(f"live slots {self.live}: expected each once, ascending, within 0 to {self.total - 1}")
 
     def program(self) -> list[Instruction]:
@@ -26,5 +27,5 @@ class Table:
 
     @property
     def unserved(self) -> tuple[int, ...]:
-        """Slots on which a connection would wait for nobody: the ones to give to the usher when their queue is not empty."""
+        """Slots on which a connection would wait for nobody: what the usher is for."""
         return tuple(slot for slot in range(self.total) if slot not in self.live)

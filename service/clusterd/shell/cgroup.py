@@ -67,7 +67,7 @@ class Cgroups:
         return str(found)
 
     def enter(self, name: str) -> bool:
-        """Move this process into sub-cgroup `name`: while the unit's own holds a process, the kernel enables nothing."""
+        """Move this process into sub-cgroup `name`. While the unit's own holds a process, no controller can be enabled."""
         path = self.path(name)
         if path is None:
             return False

@@ -26,9 +26,9 @@ class Journal:
         self.lost = 0
 
     def record(self, message: Message, text: str, priority: Priority | None = None, **fields: object) -> None:
-        """Tell `text` (tracebacks in it stay whole) under `message`. `fields` such as worker=17 become CLUSTERD_WORKER=17.
+        """Tell `text` under `message`; tracebacks in it stay whole. A field worker=17 becomes CLUSTERD_WORKER=17.
 
-        Those that are None are left out. Never raises and never waits: telling must not stop what is told.
+        Fields that are None are left out. Never raises and never waits: telling must not stop what is told.
         """
         level = message.priority if priority is None else priority
         if not self.native:

@@ -6,6 +6,7 @@ released, keeps its meaning: people search for it.
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from enum import IntEnum, unique
 
@@ -36,22 +37,22 @@ STARTED = Message(
     "5a2c2cd8f36a4628bbf15bfc55a07376",
     Priority.NOTICE,
     "Application @CLUSTERD_APP@ serves",
-    "Every wanted worker of the application @CLUSTERD_APP@ is ready and accepts connections, all of generation\n"
+    "Every wanted worker of the application @CLUSTERD_APP@ is ready and accepts connections, all of generation "
     "@CLUSTERD_GENERATION@.",
 )
 WORKER_READY = Message(
     "488f5a986af345aba7c6a016de2469fd",
     Priority.INFO,
     "Worker @CLUSTERD_WORKER@ of @CLUSTERD_APP@ is ready",
-    "Worker @CLUSTERD_WORKER@ (slot @CLUSTERD_SLOT@, generation @CLUSTERD_GENERATION@) has loaded the application and\n"
+    "Worker @CLUSTERD_WORKER@ (slot @CLUSTERD_SLOT@, generation @CLUSTERD_GENERATION@) has loaded the application and "
     "passed its checks. It accepts connections when the generation is committed.",
 )
 WORKER_DIED = Message(
     "c91642c0dd494b7ba487da60eaba8d8f",
     Priority.WARNING,
     "Worker @CLUSTERD_WORKER@ of @CLUSTERD_APP@ died",
-    "Worker @CLUSTERD_WORKER@ (slot @CLUSTERD_SLOT@, generation @CLUSTERD_GENERATION@) ended without having been asked\n"
-    "to. The connections it had accepted are lost; those that wait on its slot are not, and another worker is started\n"
+    "Worker @CLUSTERD_WORKER@ (slot @CLUSTERD_SLOT@, generation @CLUSTERD_GENERATION@) ended without having been asked "
+    "to. The connections it had accepted are lost; those that wait on its slot are not, and another worker is started "
     "for the slot. Its last output is in the journal under the identifier @CLUSTERD_APP@/@CLUSTERD_SLOT@.",
 )
 WORKER_REPLACED = Message(
@@ -64,37 +65,37 @@ RELOAD_BEGUN = Message(
     "e49eb21e360c43faa39bc40930cdb0ea",
     Priority.NOTICE,
     "Reload of @CLUSTERD_APP@ begun",
-    "Generation @CLUSTERD_GENERATION@ of @CLUSTERD_APP@ is loaded from the code on disk. The workers of the generation\n"
+    "Generation @CLUSTERD_GENERATION@ of @CLUSTERD_APP@ is loaded from the code on disk. The workers of the generation "
     "before serve on, untouched, until all of the new ones are ready.",
 )
 RELOAD_COMMITTED = Message(
     "a96b9c5b90e343e5b2b61b60dd62189f",
     Priority.NOTICE,
     "Reload of @CLUSTERD_APP@ done",
-    "Generation @CLUSTERD_GENERATION@ of @CLUSTERD_APP@ serves every slot. The workers of the generation before finish\n"
-    "what they have and leave. The generation is watched for a while ([reload] watch): if it keeps dying, the one\n"
+    "Generation @CLUSTERD_GENERATION@ of @CLUSTERD_APP@ serves every slot. The workers of the generation before finish "
+    "what they have and leave. The generation is watched for a while ([reload] watch): if it keeps dying, the one "
     "before is brought back.",
 )
 RELOAD_REFUSED = Message(
     "1eef60f3327f4787a78125769ca00c72",
     Priority.ERROR,
     "Reload of @CLUSTERD_APP@ refused, nothing changed",
-    "Generation @CLUSTERD_GENERATION@ of @CLUSTERD_APP@ did not become ready, so it was dropped before it had seen a\n"
-    "request. The workers of the generation before serve on, and would be started again from the code they have in\n"
+    "Generation @CLUSTERD_GENERATION@ of @CLUSTERD_APP@ did not become ready, so it was dropped before it had seen a "
+    "request. The workers of the generation before serve on, and would be started again from the code they have in "
     "memory. Repair the code and reload again; 'clusterd try @CLUSTERD_APP@' checks it without touching the service.",
 )
 RELOAD_SUPERSEDED = Message(
     "3aab1272e2f74a60bfd891dbcd4c49bf",
     Priority.NOTICE,
     "Reload of @CLUSTERD_APP@ superseded by a later one",
-    "Another reload was asked for before generation @CLUSTERD_GENERATION@ was committed; it was dropped for the newer\n"
+    "Another reload was asked for before generation @CLUSTERD_GENERATION@ was committed; it was dropped for the newer "
     "one. Whoever asked for the first is told with an exit status of its own (3).",
 )
 RETURNED = Message(
     "f2bf73eef3b147f5b901c9f033221610",
     Priority.CRITICAL,
     "@CLUSTERD_APP@ returned to the previous generation",
-    "The generation that was committed kept dying, so generation @CLUSTERD_GENERATION@, which served before it, was\n"
+    "The generation that was committed kept dying, so generation @CLUSTERD_GENERATION@, which served before it, was "
     "brought back from memory. The code on disk is not the code that serves: repair it, then reload.",
 )
 OLD_GONE = Message(
@@ -107,7 +108,7 @@ DEGRADED = Message(
     "d16f5be143c44500ac7f44855130c506",
     Priority.ERROR,
     "@CLUSTERD_APP@ is degraded",
-    "Fewer workers of @CLUSTERD_APP@ serve than are wanted. New connections go to those that do; when there is none,\n"
+    "Fewer workers of @CLUSTERD_APP@ serve than are wanted. New connections go to those that do; when there is none, "
     "clients are answered 503. Starting is tried again and again, with growing delays ([restart]).",
 )
 RECOVERED = Message(
@@ -120,21 +121,21 @@ DRAIN_CUT_OFF = Message(
     "a8915ca536b2485c84c467dd0108377a",
     Priority.WARNING,
     "Worker @CLUSTERD_WORKER@ of @CLUSTERD_APP@ was cut off",
-    "Worker @CLUSTERD_WORKER@ had not finished its requests when drain-timeout was over, and was killed. Clients of\n"
+    "Worker @CLUSTERD_WORKER@ had not finished its requests when drain-timeout was over, and was killed. Clients of "
     "those requests got no answer. If they are wanted, raise drain-timeout in [reload] or [stop].",
 )
 ZYGOTE_LOST = Message(
     "c0f4597c3afa41c1a5e71ec1f06478ca",
     Priority.WARNING,
     "The zygote of generation @CLUSTERD_GENERATION@ of @CLUSTERD_APP@ was lost",
-    "The process that workers of this generation are forked from ended. Its twin takes its place; without one, the\n"
+    "The process that workers of this generation are forked from ended. Its twin takes its place; without one, the "
     "next worker is started from the code on disk.",
 )
 MASTER_DIED = Message(
     "b1f579f44f59457b8d67b20561964277",
     Priority.ERROR,
     "The master of @CLUSTERD_APP@ died, another is started",
-    "The process that manages the workers of @CLUSTERD_APP@ ended or hung. The workers serve on meanwhile, and the\n"
+    "The process that manages the workers of @CLUSTERD_APP@ ended or hung. The workers serve on meanwhile, and the "
     "next master takes them over.",
 )
 MASTER_TOOK_OVER = Message(
@@ -153,21 +154,21 @@ STOPPED = Message(
     "5ab4dea68df649fb992b0e4d26bad737",
     Priority.NOTICE,
     "@CLUSTERD_APP@ has stopped",
-    "No process of @CLUSTERD_APP@ is left. While its socket unit is active, the next connection starts\n"
+    "No process of @CLUSTERD_APP@ is left. While its socket unit is active, the next connection starts "
     "the service again.",
 )
 START_FAILED = Message(
     "4ce8c327d01f42929799ef99dd1a2879",
     Priority.ERROR,
     "@CLUSTERD_APP@ could not be started",
-    "No worker of @CLUSTERD_APP@ became ready. The service tries again by itself, with growing delays, and answers 503\n"
+    "No worker of @CLUSTERD_APP@ became ready. The service tries again by itself, with growing delays, and answers 503 "
     "meanwhile; once the application is repaired it serves without any command.",
 )
 USHER_STARTED = Message(
     "6371b514de5d42e38cbb52f896a65c83",
     Priority.NOTICE,
     "The usher of @CLUSTERD_APP@ was started",
-    "Connections wait on a slot that no worker serves. The usher passes them to one that is served, or answers 503\n"
+    "Connections wait on a slot that no worker serves. The usher passes them to one that is served, or answers 503 "
     "when there is none.",
 )
 USHER_ENDED = Message(
@@ -180,14 +181,14 @@ KEEPER_REPLACED = Message(
     "feca8eed02d64c628a3541a1229a8975",
     Priority.WARNING,
     "The keeper of @CLUSTERD_APP@ was replaced",
-    "The process that holds the sockets and restarts the master ended; the master has started another, which holds\n"
+    "The process that holds the sockets and restarts the master ended; the master has started another, which holds "
     "the same.",
 )
 PORT_SHARED = Message(
     "d6936692611d4f6eb84da75fae9b9dbb",
     Priority.ERROR,
     "Another program listens on an address of @CLUSTERD_APP@",
-    "A program that does not belong to @CLUSTERD_APP@ has the same address open with SO_REUSEPORT. The kernel gives it\n"
+    "A program that does not belong to @CLUSTERD_APP@ has the same address open with SO_REUSEPORT. The kernel gives it "
     "a part of the connections, or all of them. Stop the program, or change listen in one of the two.",
 )
 
@@ -198,7 +199,7 @@ def catalog() -> str:
     """The text of units/clusterd.catalog, as journalctl --update-catalog takes it."""
     head = "# Written by clusterd.shell.messages; a test compares the two.\n"
     return head + "".join(
-        f"\n-- {m.id}\nSubject: {m.subject}\nDefined-By: clusterd\nDocumentation: man:clusterd(8)\n\n{m.text}\n"
+        f"\n-- {m.id}\nSubject: {m.subject}\nDefined-By: clusterd\nDocumentation: man:clusterd(8)\n\n{textwrap.fill(m.text, 79)}\n"
         for m in MESSAGES.values()
     )
 

@@ -97,5 +97,5 @@ def _handlers_to_default() -> None:
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         handler = signal.getsignal(number)
-        if number in _RESET or (callable(handler) and handler is not signal.SIG_DFL):
+        if number in _RESET or callable(handler):
             signal.signal(number, signal.SIG_DFL)
