@@ -1,0 +1,245 @@
+"""What a setting's value may be: a Kind checks a value of the file and gives it the form the program uses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from clusterd.config import addresses
+from clusterd.config.names import ACCOUNT, is_account, is_root
+from clusterd.config.values import duration, duration_text
+
+MAX_LISTEN = 16
+MAX_ARGUMENTS = 256
+MAX_ENVIRONMENT = 1000
+MAX_TEXT = 4096
+MAX_VARIABLE = 128 << 10
+"""Bytes of one variable: MAX_ARG_STRLEN of Linux, beyond which execve() fails."""
+
+
+class Wrong(Exception):
+    """The value is not of the kind. `hint` says what to do, if anything; `key` is the key below the setting's."""
+
+    def __init__(self, hint: str = "", *, key: str = "") -> None:
+        super().__init__(hint)
+        self.hint = hint
+        self.key = key
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`expected` is a noun phrase for messages and the manual; `parse` raises Wrong."""
+
+    expected: str
+    parse: Callable[[Any], Any]
+    secret: bool = False
+
+
+def _text(value: Any, hint: str = "") -> str:
+    if not isinstance(value, str):
+        raise Wrong(hint)
+    if not value or len(value) > MAX_TEXT or not value.isprintable():
+        raise Wrong(f"it has 1 to {MAX_TEXT} printable characters")
+    return value
+
+
+def number(low: int, high: int, *words: str) -> Kind:
+    """A whole number, or one of `words`."""
+
+    def parse(value: Any) -> int | str:
+        if isinstance(value, str) and value in words:
+            return value
+        if isinstance(value, str) and value.isdecimal():
+            raise Wrong("a number stands without quotes")
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise Wrong
+        return value
+
+    return Kind(" or ".join([*(f'"{w}"' for w in words), f"a whole number from {low} to {high}"]), parse)
+
+
+def choice(*words: str) -> Kind:
+    def parse(value: Any) -> str:
+        if value not in words or not isinstance(value, str):
+            raise Wrong
+        return value
+
+    return Kind(one_of(words), parse)
+
+
+def one_of(words: tuple[str, ...]) -> str:
+    quoted = [f'"{w}"' for w in words]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+
+
+def seconds(low: float, high: float) -> Kind:
+    """A time with its unit, as float seconds."""
+
+    def parse(value: Any) -> float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            raise Wrong(f'a time has its unit: "{value}s"')
+        if not isinstance(value, str):
+            raise Wrong
+        try:
+            found = duration(value)
+        except ValueError as e:
+            raise Wrong(str(e)) from e
+        if not low <= found <= high:
+            raise Wrong
+        return found
+
+    return Kind(f"a time from {duration_text(low)} to {duration_text(high)}", parse)
+
+
+def _path(value: Any) -> str:
+    text = _text(value)
+    if not text.startswith("/"):
+        raise Wrong("it begins with '/': nothing here has a directory that it could be relative to")
+    if "/../" in text + "/":
+        raise Wrong("leave out the '..'")
+    return re.sub("/+", "/", text.replace("/./", "/")).rstrip("/") or "/"
+
+
+def _environment_file(value: Any) -> str:
+    path = _path(value)
+    if re.search(r"[*?\[\]\\\s]", path):
+        raise Wrong("systemd, which reads it, takes a pattern too: no spaces, backslashes, '*', '?' and '['")
+    return path
+
+
+def _app(value: Any) -> str:
+    text = _text(value)
+    module, colon, attribute = text.removesuffix("()").partition(":")
+    if not colon:
+        raise Wrong(f'name the object in the module too: "{text}:app"')
+    if not all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")]):
+        raise Wrong('a module\'s name has no slashes and no ".py"')
+    return text
+
+
+def _command(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        words = ", ".join(f'"{word}"' for word in value.split()[:4])
+        raise Wrong(f"no shell reads it, so every word stands for itself: [{words}]")
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_ARGUMENTS:
+        raise Wrong
+    for word in value:
+        if not isinstance(word, str) or "\0" in word or len(word) > MAX_TEXT:
+            raise Wrong("every word is a string")
+    if not value[0]:
+        raise Wrong("the first word is the program")
+    return tuple(value)
+
+
+def _listen(value: Any) -> tuple[addresses.Address, ...]:
+    values = value if isinstance(value, list) else [value]
+    if not 1 <= len(values) <= MAX_LISTEN:
+        raise Wrong(f"give 1 to {MAX_LISTEN} of them")
+    found: list[addresses.Address] = []
+    for index, each in enumerate(values):
+        key = f"[{index}]" if isinstance(value, list) else ""
+        try:
+            address = addresses.parse(each)
+        except ValueError as e:
+            raise Wrong(str(e), key=key) from e
+        for other in found:
+            if addresses.overlaps(address, other):
+                raise Wrong(f"'{address.text()}' and '{other.text()}' overlap: leave one of them out", key=key)
+        found.append(address)
+    if len({(a.mode, a.user, a.group) for a in found if a.kind == "unix"}) > 1:
+        raise Wrong("a systemd unit has one SocketMode=: give all UNIX sockets the same mode, user and group")
+    return tuple(found)
+
+
+def _user(value: Any) -> str:
+    name = _account(value)
+    if is_root(name):
+        raise Wrong("an application never runs as root: leave 'user' out for a dynamic user of its own")
+    return name
+
+
+def _account(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise Wrong("a number stands in quotes here")
+    if not isinstance(value, str) or not is_account(value):
+        raise Wrong(f"a name is {ACCOUNT}")
+    return value
+
+
+def _ready(value: Any) -> str | float:
+    if value == "notify":
+        return "notify"
+    if not isinstance(value, str) or not value.startswith("after "):
+        raise Wrong
+    return float(seconds(0, 3600).parse(value.removeprefix("after ")))
+
+
+def _url_path(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch("/[!-~]{0,1023}", value):
+        raise Wrong("it begins with '/' and is ASCII without spaces")
+    return value
+
+
+def _root_path(value: Any) -> str:
+    path = _url_path(value)
+    if path.endswith("/"):
+        raise Wrong("it does not end in '/'")
+    return path
+
+
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise Wrong("without quotes" if value in ("true", "false") else "")
+    return value
+
+
+def _preload(value: Any) -> str:
+    if value is False:
+        return "never"
+    if value != "force":
+        raise Wrong("leave it out to let clusterd look")
+    return "force"
+
+
+def is_variable(name: str) -> bool:
+    return re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,254}", name) is not None
+
+
+def reserved(name: str) -> bool:
+    """Whether a variable of that name is part of how systemd or clusterd speaks to the worker."""
+    return name.startswith(("CLUSTERD_", "LISTEN_", "WATCHDOG_")) or name in ("NOTIFY_SOCKET", "MAINPID")
+
+
+def _environment(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise Wrong("write it as a table: [env]")
+    if len(value) > MAX_ENVIRONMENT:
+        raise Wrong(f"at most {MAX_ENVIRONMENT} variables")
+    for name, text in value.items():
+        if not is_variable(name):
+            raise Wrong("a variable's name has letters, digits and '_' only", key=name)
+        if reserved(name):
+            raise Wrong("clusterd and systemd set this one themselves", key=name)
+        if not isinstance(text, str):
+            raise Wrong("a variable is a string: put the value in quotes", key=name)
+        if "\0" in text or len(text.encode()) + len(name) + 2 > MAX_VARIABLE:
+            raise Wrong(f"a variable has at most {MAX_VARIABLE} bytes and no NUL", key=name)
+    return dict(value)
+
+
+TEXT = Kind("a string", _text)
+PATH = Kind("an absolute path", _path)
+ENVIRONMENT_FILE = Kind("an absolute path", _environment_file)
+APP = Kind('"MODULE:OBJECT" or "MODULE:FACTORY()"', _app)
+COMMAND = Kind("a list of strings, the program and its arguments", _command)
+LISTEN = Kind("an address or a list of addresses", _listen)
+USER = Kind("the name of an account", _user)
+GROUP = Kind("the name of a group", _account)
+READY = Kind('"notify" or "after TIME"', _ready)
+URL_PATH = Kind('a path such as "/healthz"', _url_path)
+ROOT_PATH = Kind('a path such as "/api"', _root_path)
+SWITCH = Kind("true or false", _switch)
+PRELOAD = Kind('"force" or false', _preload)
+ENVIRONMENT = Kind("a table of strings", _environment, secret=True)

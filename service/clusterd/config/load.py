@@ -1,0 +1,175 @@
+"""From a file to Settings, or to everything that is wrong with it. Nothing else here reads TOML."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+import tomllib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clusterd.config import claims
+from clusterd.config.environment import EnvironmentFileError, read_environment
+from clusterd.config.names import NAME, is_name
+from clusterd.config.problem import Invalid, Problem
+from clusterd.config.reader import read
+from clusterd.config.settings import Settings
+
+DIRECTORY = "/etc/clusterd"
+MAX_FILE = 256 << 10
+"""Bytes of a file; people write a hundredth of it."""
+MAX_FILES = 1000
+
+_NEWLINE = b"\n"
+
+__all__ = ["Invalid", "Loaded", "Problem", "from_run", "load", "load_all", "load_among", "surroundings"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A directory of files: the good ones by name, and the problems of the others by name."""
+
+    settings: Mapping[str, Settings]
+    problems: Mapping[str, list[Problem]]
+
+
+def load(path: str | os.PathLike[str]) -> Settings:
+    """The Settings of one file, NAME.toml. Raises Invalid. Its neighbours are not looked at: `load_among` does."""
+    file = os.fspath(path)
+    return read(_name(file), file, _read(file))
+
+
+def load_all(directory: str | os.PathLike[str] = DIRECTORY, serving: Collection[str] | None = None) -> Loaded:
+    """Every NAME.toml of `directory`; of two whose addresses overlap, the one that loses has a problem naming both.
+
+    `serving` are the instances that run, which keep their addresses; None: as seen in /run/clusterd.
+    """
+    good: dict[str, Settings] = {}
+    bad: dict[str, list[Problem]] = {}
+    for path in _files(directory):
+        try:
+            good[path.stem] = load(path)
+        except Invalid as e:
+            bad[path.stem] = e.problems
+    refused = _overlaps(good, serving)
+    return Loaded({n: s for n, s in good.items() if n not in refused}, bad | {n: [p] for n, p in refused.items()})
+
+
+def load_among(path: str | os.PathLike[str], serving: Collection[str] | None = None) -> Settings:
+    """As `load`, and Invalid too when the file's addresses belong to another of its directory. What a master uses."""
+    settings = load(path)
+    others = load_all(Path(path).parent, serving)
+    if settings.name in others.problems and settings.name not in others.settings:
+        raise Invalid(others.problems[settings.name])
+    return settings
+
+
+def from_run(
+    *, app: str | None = None, command: Iterable[str] | None = None, name: str = "run", **keys: Any
+) -> Settings:
+    """Settings without a file, for `clusterd run`: `keys` are those of the file, tables as dicts, '_' for '-'.
+
+    Unless given, the directory is the current one, the interpreter that of the active virtual environment. Raises
+    Invalid.
+    """
+    table = {key.replace("_", "-"): value for key, value in keys.items() if value is not None}
+    table.setdefault("listen", "127.0.0.1:8000")
+    table.setdefault("directory", os.getcwd())
+    if app is not None:
+        active = os.environ.get("VIRTUAL_ENV")
+        table["app"] = app
+        table.setdefault("python", f"{active}/bin/python" if active else sys.executable)
+    if command is not None:
+        table["command"] = list(command)
+    return read(name, None, table)
+
+
+def surroundings(settings: Settings) -> list[Problem]:
+    """What the machine lacks for these Settings: directory, interpreter, program, environment file.
+
+    Apart from `load`, because it is true only for who asks, and when: the service's user may see less than root.
+    """
+    file = settings.file or settings.name
+    problems: list[Problem] = []
+    if not os.path.isdir(settings.directory):
+        hint = _refusing(settings.directory)
+        problems.append(Problem(file, "directory", f"'{settings.directory}'", "an existing directory", hint))
+    program = settings.python if settings.app else None
+    if settings.command and settings.command[0].startswith("/"):
+        program = settings.command[0]
+    if program and not (os.path.isfile(program) and os.access(program, os.X_OK)):
+        key = "python" if settings.app else "command"
+        problems.append(Problem(file, key, f"'{program}'", "an executable file", _refusing(program)))
+    if settings.environment_file:
+        try:
+            read_environment(settings.environment_file)
+        except PermissionError:
+            pass  # systemd reads it as root and passes it on: not to be able to is the point of such a file
+        except (OSError, EnvironmentFileError) as e:
+            text = e.strerror if isinstance(e, OSError) else str(e)
+            problems.append(
+                Problem(file, "environment-file", f"'{settings.environment_file}': {text}", "a readable file")
+            )
+    return problems
+
+
+def _refusing(path: str) -> str:
+    """Which directory on the way to `path` keeps this process out, or is missing."""
+    for parent in reversed(Path(path).parents):
+        if not parent.is_dir():
+            return f"there is no '{parent}'"
+        if not os.access(parent, os.X_OK):
+            return f"'{parent}' lets user {os.geteuid()} not in: give its owner as 'user', or open it with chmod o+x"
+    return ""
+
+
+def _files(directory: str | os.PathLike[str]) -> list[Path]:
+    # what is not a name (an editor's copy, a .toml.dpkg-old) is no configuration; `clusterd check FILE` says so of one
+    found = [path for path in Path(directory).glob("*.toml") if is_name(path.stem)]
+    return sorted(found)[:MAX_FILES]
+
+
+def _overlaps(good: Mapping[str, Settings], serving: Collection[str] | None) -> dict[str, Problem]:
+    running = claims.serving(good) if serving is None else serving
+    problems: dict[str, Problem] = {}
+    for name, claim in claims.settle({n: s.listen for n, s in good.items()}, running).items():
+        file, other = good[name].file or name, good[claim.holder].file or claim.holder
+        hint = f"'{claim.holder}' listens on '{claim.held.text()}' ({other}): change one of the two files"
+        problems[name] = Problem(file, "listen", f"'{claim.address.text()}'", "an address no other file has", hint)
+    return problems
+
+
+def _name(file: str) -> str:
+    name = os.path.basename(file).removesuffix(".toml")
+    if not is_name(name) or not file.endswith(".toml"):
+        raise Invalid([Problem(file, "", f"the name '{os.path.basename(file)}'", f"NAME.toml, NAME being {NAME}")])
+    return name
+
+
+def _read(file: str) -> dict[str, Any]:
+    try:
+        # not blocking: a FIFO of that name must not hang the master
+        with open(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as f:
+            if not stat.S_ISREG(os.fstat(f.fileno()).st_mode):
+                raise Invalid([Problem(file, "", "something that is no file", "a TOML file")])
+            data = f.read(MAX_FILE + 1)
+    except OSError as e:
+        raise Invalid([Problem(file, "", str(e.strerror), "a readable TOML file")]) from e
+    if len(data) > MAX_FILE:
+        raise Invalid([Problem(file, "", f"more than {MAX_FILE} bytes", f"at most {MAX_FILE}")])
+    try:
+        return tomllib.loads(data.decode())
+    except UnicodeDecodeError as e:
+        line = f"line {data.count(_NEWLINE, 0, e.start) + 1}"
+        raise Invalid([Problem(file, line, "a byte that is not UTF-8", "TOML, which is UTF-8")]) from e
+    except RecursionError as e:
+        raise Invalid([Problem(file, "", "values nested too deep", "TOML")]) from e
+    except tomllib.TOMLDecodeError as e:
+        text = str(e)
+        match = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", text, re.DOTALL)
+        line = f"line {match[2] or data.count(_NEWLINE) + 1}" if match else ""
+        raise Invalid([Problem(file, line, match[1] if match else text, "TOML")]) from e

@@ -1,0 +1,25 @@
+"""Instance and account names. Imported by the generator: standard library only, nothing slow to import."""
+
+from __future__ import annotations
+
+import re
+
+NAME = "[a-z][a-z0-9-]{0,22}"
+"""The grammar as people read it. 23 characters: the dynamic user 'cluster-NAME' must fit the 31 systemd allows."""
+
+ACCOUNT = "[a-z_][a-z0-9_-]{0,30}"
+"""What Debian's adduser and systemd's strict mode both take, numbers besides."""
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` may name an instance: 'cluster@TEXT.service', 'TEXT.toml', the user 'cluster-TEXT'."""
+    return re.fullmatch(NAME, text) is not None
+
+
+def is_account(text: str) -> bool:
+    """Whether `text`, a name or a number, may stand in User=, Group=, SocketUser=. Nothing is looked up."""
+    return re.fullmatch(ACCOUNT, text) is not None or re.fullmatch("0|[1-9][0-9]{0,9}", text) is not None
+
+
+def is_root(text: str) -> bool:
+    return text in ("root", "0")

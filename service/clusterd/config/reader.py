@@ -1,0 +1,170 @@
+"""From the parsed tables of one file to Settings: every value by its row of TABLE, then what only several can get wrong."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from clusterd.config.cores import cores, default_slots
+from clusterd.config.kinds import Wrong
+from clusterd.config.problem import Invalid, Problem
+from clusterd.config.settings import ENGINES, LATER, TABLE, TYPES, Settings, key_of
+
+MAX_DESCRIPTORS = 1024
+"""slots x TCP addresses + UNIX sockets: half of the service's FileDescriptorStoreMax=, see units/cluster@.service."""
+
+
+def read(name: str, file: str | None, table: Mapping[str, Any]) -> Settings:
+    """The Settings of `table`, or Invalid with all problems. `file` is None where there is no file."""
+    reader = _Reader(file or name)
+    reader.table("", table)
+    reader.together()
+    if reader.problems:
+        raise Invalid(reader.problems)
+    return reader.build(name, file)
+
+
+class _Reader:
+    """Goes through one file's tables, and collects values by key and problems."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.values: dict[str, Any] = {}
+        self.problems: list[Problem] = []
+
+    def wrong(self, key: str, found: str, expected: str, hint: str = "") -> None:
+        self.problems.append(Problem(self.file, key, found, expected, hint))
+
+    def table(self, prefix: str, table: Mapping[str, Any]) -> None:
+        for name, value in table.items():
+            key = prefix + name
+            if key in TABLE:
+                self.value(key, value)
+            elif key in LATER:
+                self.wrong(key, "a key of a later release", "none", LATER[key])
+            elif key in TYPES and isinstance(value, dict):
+                self.table(key + ".", value)
+            elif key in TYPES:
+                self.wrong(key, show(value), f"a table: [{key}]")
+            else:
+                self.unknown(prefix, name)
+
+    def value(self, key: str, value: Any) -> None:
+        kind = TABLE[key].kind
+        try:
+            self.values[key] = kind.parse(value)
+        except Wrong as e:
+            at = key + (e.key if e.key.startswith("[") or not e.key else f".{e.key}")
+            # of a secret only its type is told
+            inner = value.get(e.key) if isinstance(value, dict) and e.key else value
+            found = type_name(inner) if kind.secret else show(value[int(e.key[1:-1])] if e.key[:1] == "[" else value)
+            self.wrong(at, found, "a string" if kind.secret and e.key else kind.expected, e.hint)
+
+    def unknown(self, prefix: str, name: str) -> None:
+        names = [k.removeprefix(prefix).split(".")[0] for k in TABLE if k.startswith(prefix)]
+        near = difflib.get_close_matches(name.replace("_", "-").lower(), names, 1, 0.7)
+        elsewhere = [key for key in TABLE if key.rpartition(".")[2] == name.replace("_", "-")]
+        hint = f"did you mean '{prefix}{near[0]}'?" if near else ""
+        if not near and elsewhere:
+            hint = f"did you mean {' or '.join(repr(key) for key in elsewhere)}?"
+        where = f"a key of [{prefix[:-1]}]" if prefix else "a key of cluster.toml(5)"
+        self.wrong(prefix + name, "an unknown key", where, hint)
+
+    def together(self) -> None:
+        """What only several keys together can get wrong."""
+        values, bad = self.values, {p.key.split("[")[0] for p in self.problems}
+        if "app" in values and "command" in values:
+            self.wrong("command", "both 'app' and 'command'", "one of them", "an application is one or the other")
+        elif not {"app", "command"} & (values.keys() | bad):
+            self.wrong("app", "neither 'app' nor 'command'", "one of them", 'for example app = "hello:app"')
+        else:
+            sort = "app" if "app" in values else "command"
+            for key in values:
+                if TABLE[key].only not in ("both", sort):
+                    self.only(key, sort)
+        if "listen" not in values.keys() | bad:
+            self.wrong("listen", "nothing", "an address", 'for example listen = "127.0.0.1:8000"')
+        self.engine()
+        self.listening()
+        self.times()
+
+    def only(self, key: str, sort: str) -> None:
+        other = "command" if sort == "app" else "app"
+        hint = "the program of a command serves HTTP itself: configure it there" if sort == "command" else ""
+        if key == "python":
+            hint = "name the interpreter in the command"
+        self.wrong(key, f"a key that only '{other}' has", f"a key that '{sort}' has", hint)
+
+    def engine(self) -> None:
+        engine = self.values.get("engine", "auto")
+        for key in self.values:
+            table, _, name = key.rpartition(".")
+            if table == "http" and engine in ENGINES and name not in ENGINES[engine]:
+                able = " or ".join(e for e, keys in ENGINES.items() if name in keys)
+                self.wrong(key, f"a key that {engine} cannot do", f"a key of {engine}", f'engine = "{able}" can')
+
+    def listening(self) -> None:
+        listen = self.values.get("listen", ())
+        tcp = sum(a.kind == "tcp" for a in listen)
+        slots = self.values.get("slots", default_slots())
+        total = slots * tcp + len(listen) - tcp
+        if total > MAX_DESCRIPTORS:
+            hint = "fewer slots or fewer addresses"
+            self.wrong("slots", f"{slots} slots for {tcp} addresses", f"at most {MAX_DESCRIPTORS} sockets", hint)
+        if listen and not tcp and self.values.get("balance") == "hash":
+            hint = "all workers share a UNIX socket, and the first that is free takes a connection"
+            self.wrong("balance", '"hash" with UNIX sockets only', '"auto"', hint)
+
+    def times(self) -> None:
+        v = self.values
+        delay, longest = v.get("restart.delay", 0.1), v.get("restart.max-delay", 30.0)
+        if delay > longest:
+            self.wrong("restart.max-delay", show(longest, "s"), f"at least restart.delay, {delay:g} s")
+        drain = v.get("reload.drain-timeout", 30.0)
+        if v.get("reload.linger", 0.0) > drain:
+            hint = "a worker is killed at drain-timeout, lingering or not"
+            self.wrong(
+                "reload.linger", show(v["reload.linger"], "s"), f"at most reload.drain-timeout, {drain:g} s", hint
+            )
+
+    def build(self, name: str, file: str | None) -> Settings:
+        v = self.values
+        v.setdefault("directory", f"/srv/{name}")
+        v.setdefault("slots", default_slots())
+        if v.get("workers", "auto") == "auto":
+            v["workers"] = cores()
+        if v.get("balance") == "auto":
+            v["balance"] = "random"
+        if v.get("reload.surge") == "all":
+            v["reload.surge"] = None
+        if "command" in v:
+            v["python"] = None
+        keep_alive, drain = v.get("http.keep-alive", 5.0), v.get("reload.drain-timeout", 30.0)
+        v.setdefault("reload.linger", min(keep_alive, drain))
+        made: dict[str, Any] = {
+            table: cls(**{f.name: v[key] for f in fields(cls) if (key := f"{table}.{key_of(f)}") in v})
+            for table, cls in TYPES.items()
+        }
+        made |= {f.name: v[key_of(f)] for f in fields(Settings) if key_of(f) in v}
+        return Settings(name=name, file=file, **made)
+
+
+def type_name(value: Any) -> str:
+    names = {bool: "a boolean", int: "an integer", float: "a float", str: "a string", list: "a list", dict: "a table"}
+    return names.get(type(value), "a date or time")
+
+
+def show(value: Any, unit: str = "") -> str:
+    """A value as the file has it, shortened."""
+    if unit:
+        return f"{value:g} {unit}"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{k} = {show(v)}" for k, v in list(value.items())[:8]) + " }" if value else "{}"
+    if isinstance(value, list):
+        return "[" + ", ".join(show(v) for v in value[:8]) + (", ...]" if len(value) > 8 else "]")
+    text = f'"{value}"' if isinstance(value, str) else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,336 @@
+"""The table of settings.
+
+One row per setting: the field of a dataclass below, with its type, its default and a Setting beside it. The parser
+(load.py), the difference (difference.py), the manual (manual.py) and the tests all read TABLE, which is made of them.
+A field's key in the file is its name with '-' for '_', below the name of its table: `reload.ready-timeout`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from typing import Any, Literal, TypeVar, get_type_hints
+
+from clusterd.config import kinds
+from clusterd.config.addresses import Address
+from clusterd.config.cores import MAX_SLOTS
+from clusterd.config.kinds import Kind
+
+T = TypeVar("T")
+
+Applies = Literal["reload", "restart", "socket restart"]
+Only = Literal["both", "app", "command"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row. `default` and `doc` are for the manual; `only` names the sort of application it is for."""
+
+    kind: Kind
+    doc: str
+    default: str
+    applies: Applies = "reload"
+    only: Only = "both"
+    key: str = ""
+    """Filled in by TABLE."""
+
+
+def _row(
+    kind: Kind,
+    doc: str,
+    value: T | None = None,
+    *,
+    make: Callable[[], T] | None = None,
+    default: str,
+    applies: Applies = "reload",
+    only: Only = "both",
+) -> T:
+    # typed as the value, as dataclasses.field() itself is, so that the class below reads and checks as a plain one
+    metadata = {"setting": Setting(kind, doc, default, applies, only)}
+    made: Any = field(default_factory=make, metadata=metadata) if make else field(default=value, metadata=metadata)
+    found: T = made
+    return found
+
+
+@dataclass(frozen=True)
+class Http:
+    keep_alive: float = _row(
+        kinds.seconds(0, 3600),
+        "How long a connection may stay open with no request on it.",
+        5.0,
+        default='"5s"',
+        only="app",
+    )
+    forwarded_allow_ips: str = _row(
+        kinds.TEXT,
+        'Peers whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses with commas between, or "*".',
+        "127.0.0.1",
+        default='"127.0.0.1"',
+        only="app",
+    )
+    root_path: str = _row(
+        kinds.ROOT_PATH,
+        "The path below which a proxy serves the application (SCRIPT_NAME).",
+        "",
+        default="none",
+        only="app",
+    )
+    max_connections: int | None = _row(
+        kinds.number(1, 1_000_000),
+        "Connections one worker takes; above it, it answers 503 or lets them wait, as its engine does.",
+        None,
+        default="no limit",
+        only="app",
+    )
+
+
+@dataclass(frozen=True)
+class Reload:
+    surge: int | None = _row(
+        kinds.number(1, 1024, "all"),
+        'How many new workers are made before old ones go. "all": the complete new generation is ready '
+        "and has soaked before the first old worker leaves, so a refused reload costs nothing. A number "
+        "where memory is short.",
+        None,
+        default='"all"',
+    )
+    soak: float = _row(
+        kinds.seconds(0, 3600), "How long the new workers must live, ready, before they take over.", 2.0, default='"2s"'
+    )
+    watch: float = _row(
+        kinds.seconds(0, 86400),
+        "How long after a reload a generation that keeps dying is replaced by the one before it.",
+        30.0,
+        default='"30s"',
+    )
+    ready_timeout: float = _row(
+        kinds.seconds(0.1, 3600),
+        "How long a worker may take until it is ready, the import of the application included.",
+        60.0,
+        default='"60s"',
+    )
+    drain_timeout: float = _row(
+        kinds.seconds(0, 86400),
+        "How long an old worker may take to finish what it has; then it is killed.",
+        30.0,
+        default='"30s"',
+    )
+    linger: float = _row(
+        kinds.seconds(0, 3600),
+        "How long a draining worker waits on idle connections for a last request, before it closes them.",
+        5.0,
+        default="http.keep-alive, at most reload.drain-timeout",
+    )
+    preload: Literal["auto", "force", "never"] = _row(
+        kinds.PRELOAD,
+        "Workers are forked from a process that has imported the application, unless the import left "
+        'threads, connections or the like behind. "force" forks all the same; false never does.',
+        "auto",
+        default="found out by looking",
+        only="app",
+    )
+
+
+@dataclass(frozen=True)
+class Stop:
+    drain_timeout: float = _row(
+        kinds.seconds(0, 3600),
+        "As reload.drain-timeout, at stop and restart. Short, because new clients wait that long at a restart.",
+        5.0,
+        default='"5s"',
+    )
+
+
+@dataclass(frozen=True)
+class Restart:
+    delay: float = _row(
+        kinds.seconds(0.01, 3600),
+        "How long after its death a worker that dies early is replaced; grows by half with each further death.",
+        0.1,
+        default='"100ms"',
+    )
+    max_delay: float = _row(kinds.seconds(0.01, 3600), "What the delay grows to.", 30.0, default='"30s"')
+
+
+@dataclass(frozen=True)
+class Health:
+    path: str | None = _row(
+        kinds.URL_PATH,
+        "Asked of each new worker, inside it, before it is ready; anything but a 2xx or 3xx answer fails it.",
+        None,
+        default="no check",
+        only="app",
+    )
+
+
+@dataclass(frozen=True)
+class Log:
+    access: bool = _row(kinds.SWITCH, "Whether each request is logged.", False, default="false", only="app")
+    level: Literal["debug", "info", "warning", "error"] = _row(
+        kinds.choice("debug", "info", "warning", "error"),
+        "The least important messages of the engine and the worker that are logged.",
+        "info",
+        default='"info"',
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One application, every default filled in, "auto" replaced by what it stands for. Times are float seconds.
+
+    Exactly one of `app` and `command` is set. `file` is None for an application without one (`clusterd run`).
+    """
+
+    name: str
+    file: str | None = None
+    app: str | None = _row(
+        kinds.APP,
+        'The ASGI or WSGI application: an object in a module, or with "()" what a function returns.',
+        None,
+        default="none",
+    )
+    command: tuple[str, ...] | None = _row(
+        kinds.COMMAND,
+        "Any program that takes its sockets from systemd (LISTEN_FDS). No shell reads it.",
+        None,
+        default="none",
+    )
+    engine: Literal["auto", "uvicorn", "waitress"] = _row(
+        kinds.choice("auto", "uvicorn", "waitress"),
+        'The server in the worker. "auto": uvicorn for ASGI, waitress for WSGI.',
+        "auto",
+        default='"auto"',
+        only="app",
+    )
+    ready: Literal["notify"] | float = _row(
+        kinds.READY,
+        "When a worker of a command is ready: as it says so (sd_notify), or after that time.",
+        "notify",
+        default='"notify"',
+        only="command",
+    )
+    directory: str = _row(
+        kinds.PATH,
+        "Where the application lives and runs. It may be a symbolic link, which is followed at each "
+        "reload. Not below /tmp or /var/tmp, which the service has its own of.",
+        "/",
+        default='"/srv/NAME"',
+    )
+    python: str | None = _row(
+        kinds.PATH,
+        "The interpreter of the application, such as that of its virtual environment. 3.10 or newer.",
+        "/usr/bin/python3",
+        default='"/usr/bin/python3"',
+        only="app",
+    )
+    user: str | None = _row(
+        kinds.USER,
+        "The account it runs under; not root.",
+        None,
+        default="a dynamic user, cluster-NAME",
+        applies="restart",
+    )
+    group: str | None = _row(kinds.GROUP, "The group it runs under.", None, default="the user's", applies="restart")
+    listen: tuple[Address, ...] = _row(
+        kinds.LISTEN,
+        'Where it takes connections. Each is a port ("8000": all addresses, IPv6 and IPv4), '
+        '"127.0.0.1:8000", "[::1]:8001", the path of a UNIX socket, or { path = "/run/hello.sock", '
+        'mode = "0660", user = "...", group = "www-data" }. No other file may have an address that '
+        "overlaps.",
+        (),
+        default="none: it must be given",
+        applies="socket restart",
+    )
+    slots: int = _row(
+        kinds.number(1, MAX_SLOTS),
+        "Listening sockets per TCP address, and so how many workers can have one of their own. "
+        "Independent of workers, so that workers can change at a reload.",
+        16,
+        default="16, or the cores where there are more",
+        applies="socket restart",
+    )
+    workers: int = _row(
+        kinds.number(1, 1024, "auto"),
+        'How many workers serve. "auto": one per core the service may use.',
+        1,
+        default='"auto"',
+    )
+    balance: Literal["random", "hash"] = _row(
+        kinds.choice("auto", "random", "hash"),
+        'How the kernel spreads TCP connections over the workers: "random", or "hash" by the client\'s '
+        'address. "auto" is "random".',
+        "random",
+        default='"auto"',
+    )
+    environment_file: str | None = _row(
+        kinds.ENVIRONMENT_FILE,
+        "A file of variables in the grammar of systemd's EnvironmentFile=; read by systemd, so that it "
+        "may be root's alone.",
+        None,
+        default="none",
+    )
+    http: Http = field(default_factory=Http)
+    reload: Reload = field(default_factory=Reload)
+    stop: Stop = field(default_factory=Stop)
+    restart: Restart = field(default_factory=Restart)
+    health: Health = field(default_factory=Health)
+    env: Mapping[str, str] = _row(
+        kinds.ENVIRONMENT,
+        "Variables for the workers, stronger than environment-file. Never shown by check or status.",
+        make=dict,
+        default="none",
+    )
+    log: Log = field(default_factory=Log)
+
+
+def _rows(cls: type, prefix: str = "") -> dict[str, Setting]:
+    found: dict[str, Setting] = {}
+    for each in fields(cls):
+        key = prefix + key_of(each)
+        if "setting" in each.metadata:
+            row: Setting = each.metadata["setting"]
+            found[key] = Setting(row.kind, row.doc, row.default, row.applies, row.only, key)
+        elif each.default_factory is not MISSING:
+            made: Any = each.default_factory  # the class of a table
+            found |= _rows(made, key + ".")
+    return found
+
+
+def key_of(each: Field[Any]) -> str:
+    return each.name.replace("_", "-")
+
+
+TABLE: Mapping[str, Setting] = _rows(Settings)
+"""Every setting by its key, in the order of the manual. 'env' is one row."""
+
+TYPES: Mapping[str, type] = {
+    name: hint for name, hint in get_type_hints(Settings).items() if isinstance(hint, type) and is_dataclass(hint)
+}
+"""The tables of the file: "http" -> Http and so on."""
+
+LATER: Mapping[str, str] = {
+    "tls": "clusterd serves plain HTTP in this release: put a proxy such as nginx or caddy in front",
+    "recycle": "workers are not recycled in this release",
+    "sandbox": "not in this release: use 'systemctl edit cluster@NAME.service'",
+    "limits": "not in this release: use 'systemctl edit cluster@NAME.service', MemoryMax= and CPUQuota=",
+    "sticky": 'not in this release: balance = "hash" keeps a client\'s address on one worker',
+    "task": "background tasks are not in this release: write a unit for them",
+    "profile": "profiles are not in this release: write a file for each",
+    "health.watchdog": "not in this release",
+}
+"""Keys of the design that are not built yet, refused in words rather than as unknown."""
+
+ENGINES: Mapping[str, frozenset[str]] = {
+    "uvicorn": frozenset({"keep-alive", "forwarded-allow-ips", "root-path", "max-connections"}),
+    "waitress": frozenset({"keep-alive", "root-path", "max-connections"}),
+}
+"""What each engine can do of [http]; waitress trusts one proxy or all of them, not a list."""
+
+
+def unable(http: Http, engine: str) -> list[str]:
+    """The keys of [http] that differ from their default and that `engine` cannot do.
+
+    For engine = "auto", which is known only once the application was looked at: the master asks then.
+    """
+    able = ENGINES[engine]
+    return [key_of(f) for f in fields(Http) if key_of(f) not in able and getattr(http, f.name) != f.default]
