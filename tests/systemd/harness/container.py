@@ -108,8 +108,10 @@ class Container:
         self.run(["journalctl", "--sync"])
         argv = ["journalctl", "-o", "json", "--all", "--no-pager"]
         argv += ["-u", unit] if unit else []
-        argv += ["--after-cursor", after] if after else []
-        return [json.loads(line) for line in self.run([*argv, *matches]).stdout.splitlines()]
+        # Not --after-cursor: with matches 252 skips the first record that matches, for the one at the cursor that did not.
+        argv += ["--cursor", after] if after else []
+        records = (json.loads(line) for line in self.run([*argv, *matches]).stdout.splitlines())
+        return [record for record in records if record["__CURSOR"] != after]
 
     def cursor(self) -> str:
         """Where the journal ends now, for `journal(after=...)`."""

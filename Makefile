@@ -1,0 +1,83 @@
+# clusterd. `make run` serves the example; `make test` runs everything. As root (or by sudo) each installs what it lacks.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+BUILD := build
+VENV := $(BUILD)/venv
+HELLO := $(BUILD)/hello-venv
+PYTEST := $(VENV)/bin/python -m pytest
+LISTEN ?= 127.0.0.1:8000
+
+# What the daemon needs from Debian, and what building and testing it need besides.
+RUNTIME := python3 python3-venv python3-systemd python3-sdnotify python3-click python3-rich
+TOOLS := $(RUNTIME) build-essential debhelper dh-python lintian shellcheck \
+	mmdebstrap debian-archive-keyring systemd-container util-linux iproute2 procps wrk apache2-utils nodejs man-db curl
+
+.PHONY: help run test proof lint deb bench clean distclean
+
+help:
+	@cat <<'END'
+	make run        serve examples/hello on $(LISTEN) with a worker per core, in the foreground
+	make test       everything, in booted Debian 12 and 13 containers too (those need root)
+	make proof      the long matrices
+	make lint       ruff, mypy, shellcheck, systemd-analyze verify
+	make deb        $(BUILD)/clusterd_VERSION_all.deb
+	make bench      clusterd beside its peers, into docs/benchmarks.md
+	make clean      remove what was made, but for the containers' roots; make distclean: those too
+	END
+
+run: $(HELLO)/ready
+	@export PYTHONPATH=service
+	exec packaging/foreground /usr/bin/python3 -m clusterd run hello:app \
+		--directory examples/hello --python $(HELLO)/bin/python --listen $(LISTEN)
+
+test: $(VENV)/ready $(BUILD)/tools
+	$(PYTEST)
+
+proof: $(VENV)/ready $(BUILD)/tools
+	status=0; $(PYTEST) -m proof || status=$$?
+	[ $$status -eq 5 ] || exit $$status  # 5: there is none
+
+lint: $(VENV)/ready $(BUILD)/tools
+	$(PYTEST) tests/test_linters.py tests/test_layers.py
+
+deb: $(BUILD)/tools
+	packaging/build-deb
+
+bench: $(VENV)/ready $(BUILD)/tools
+	/usr/bin/python3 tests/bench/bench.py --output docs/benchmarks.md
+
+clean:
+	[ ! -d $(BUILD) ] || find $(BUILD) -mindepth 1 -maxdepth 1 ! -name images -exec rm -rf {} +
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find service tests -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(BUILD)
+
+$(BUILD)/runtime: Makefile packaging/need
+	mkdir -p $(BUILD)
+	packaging/need $(RUNTIME)
+	touch $@
+
+$(BUILD)/tools: Makefile packaging/need
+	mkdir -p $(BUILD)
+	packaging/need $(TOOLS)
+	touch $@
+
+# Debian's own interpreter with Debian's packages, as the daemon runs, and the tests' tools on top of them.
+$(VENV)/ready: pyproject.toml | $(BUILD)/runtime
+	/usr/bin/python3 -m venv --system-site-packages $(VENV)
+	/usr/bin/python3 -c 'import tomllib; [print(r) for r in tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["test"]]' |
+		$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement /dev/stdin
+	touch $@
+
+# The application's environment is its own: the daemon and it share no package.
+$(HELLO)/ready: | $(BUILD)/runtime
+	/usr/bin/python3 -m venv $(HELLO)
+	$(HELLO)/bin/pip install --quiet --disable-pip-version-check 'uvicorn[standard]'
+	touch $@

@@ -1,0 +1,50 @@
+"""What every tier shares: the project's directory, the built package, and no environment that leaks into a test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.lacking import lacking
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """The root of the source tree."""
+    return PROJECT
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a systemd of its own, or a CLUSTERD_ setting of the person's, a test would not be the same test."""
+    for name in list(os.environ):
+        if name.startswith(("LISTEN_", "NOTIFY_", "WATCHDOG_", "CLUSTERD_")) and name != "CLUSTERD_TEST_CACHE":
+            monkeypatch.delenv(name)
+
+
+def build_deb(version: str | None = None) -> Path:
+    """The package made from the sources as they are now (as `version`, for an upgrade), or the one that is up to date."""
+    argv = [str(PROJECT / "packaging/build-deb"), *(["--version", version] if version else [])]
+    done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode == 3:
+        lacking(done.stderr.strip())
+    if done.returncode:
+        pytest.fail(f"{' '.join(argv)} exited {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}", pytrace=False)
+    return Path(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def deb() -> Path:
+    """clusterd_VERSION_all.deb of the sources as they are."""
+    return build_deb()
+
+
+@pytest.fixture(scope="session")
+def newer_deb() -> Path:
+    """The same sources as a package with a higher version, which is also what its `clusterd version` says."""
+    return build_deb("9.9.9")

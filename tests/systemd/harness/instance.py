@@ -1,0 +1,86 @@
+"""One application on a machine: cluster@NAME, its file, its directory, its port."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.systemd.harness.container import Container, Done
+
+
+class Instance:
+    """A name, a port and a directory nobody else has. A context manager: at the end nothing of it is left on the machine."""
+
+    def __init__(self, machine: Container, name: str, port: int) -> None:
+        self.machine = machine
+        self.name = name
+        self.port = port
+        self.service = f"cluster@{name}.service"
+        self.socket = f"cluster@{name}.socket"
+        self.directory = f"/srv/{name}"
+        self.file = f"/etc/clusterd/{name}.toml"
+
+    def __enter__(self) -> Instance:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        run = self.machine.systemctl
+        run("stop", self.socket, self.service, check=False)
+        run("disable", "--quiet", self.service, self.socket, check=False)
+        left = self.machine.processes(self.service)
+        self.machine.run(["rm", "-rf", "--", self.file, self.directory, f"/etc/systemd/system/{self.service}.d"])
+        run("daemon-reload")
+        run("reset-failed", self.service, self.socket, check=False)
+        if left:
+            raise AssertionError(f"{self.service} was stopped and left processes: {left}")
+
+    def configure(self, text: str, *, reload: bool = True) -> None:
+        """Write NAME.toml, with '@PORT@', '@NAME@' and '@DIRECTORY@' in `text` replaced; daemon-reload unless told not to."""
+        for word, value in (("@PORT@", str(self.port)), ("@NAME@", self.name), ("@DIRECTORY@", self.directory)):
+            text = text.replace(word, value)
+        self.machine.write(self.file, text)
+        if reload:
+            self.machine.systemctl("daemon-reload")
+
+    def write(self, file: str, text: str) -> None:
+        """Write a file of the application."""
+        self.machine.write(f"{self.directory}/{file}", text)
+
+    def start(self, *, check: bool = True) -> Done:
+        return self.machine.systemctl("start", self.service, check=check, timeout=90)
+
+    def reload(self, *, check: bool = True) -> Done:
+        return self.machine.systemctl("reload", self.service, check=check, timeout=90)
+
+    def stop(self, *, check: bool = True) -> Done:
+        return self.machine.systemctl("stop", self.service, self.socket, check=check, timeout=90)
+
+    def show(self, property: str) -> str:
+        return self.machine.show(self.service, property)
+
+    def clusterd(self, *arguments: str, check: bool = True) -> Done:
+        """`clusterd ARGUMENTS NAME`."""
+        return self.machine.run(["clusterd", *arguments, self.name], check=check, timeout=90)
+
+    def status(self) -> dict[str, Any]:
+        """What `clusterd status --json` says."""
+        status: dict[str, Any] = json.loads(self.clusterd("status", "--json").stdout)
+        return status
+
+    def workers(self) -> dict[int, int]:
+        """The pid, as the machine numbers it, of the serving worker of each live slot."""
+        return {worker["slot"]: worker["pid"] for worker in self.status()["workers"] if worker["state"] == "serving"}
+
+    def get(self, path: str = "/", *, timeout: float = 10.0) -> tuple[int, str]:
+        """(status, body) of one request on a connection of its own; status 0 when there was no answer."""
+        argv = ["curl", "-s", "-m", f"{timeout}", "-w", "\n%{http_code}", f"http://127.0.0.1:{self.port}{path}"]
+        body, _, status = self.machine.run(argv, check=False, timeout=timeout + 5).stdout.rpartition("\n")
+        return int(status or 0), body
+
+    def inodes(self) -> list[int]:
+        """The inodes of the listening sockets on its port: the same list means the same accept queues."""
+        return self.machine.listeners(self.port)
+
+    def messages(self, after: str | None = None) -> list[str]:
+        """The text of its records in the journal, oldest first."""
+        return [str(record.get("MESSAGE", "")) for record in self.machine.journal(unit=self.service, after=after)]
