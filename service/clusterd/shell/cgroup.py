@@ -67,7 +67,7 @@ class Cgroups:
         return str(found)
 
     def enter(self, name: str) -> bool:
-        """Move this process into sub-cgroup `name`. While the unit's own holds a process, no controller can be enabled."""
+        """Move this process into sub-cgroup `name`: no controller can be enabled while the unit's own has a process."""
         path = self.path(name)
         if path is None:
             return False

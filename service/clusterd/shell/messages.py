@@ -199,7 +199,8 @@ def catalog() -> str:
     """The text of units/clusterd.catalog, as journalctl --update-catalog takes it."""
     head = "# Written by clusterd.shell.messages; a test compares the two.\n"
     return head + "".join(
-        f"\n-- {m.id}\nSubject: {m.subject}\nDefined-By: clusterd\nDocumentation: man:clusterd(8)\n\n{textwrap.fill(m.text, 79)}\n"
+        f"\n-- {m.id}\nSubject: {m.subject}\nDefined-By: clusterd\nDocumentation: man:clusterd(8)\n\n"
+        f"{textwrap.fill(m.text, 79)}\n"
         for m in MESSAGES.values()
     )
 

@@ -84,7 +84,7 @@ def _status(text: str) -> str:
 
 
 def _fdname(name: str) -> str:
-    """What systemd takes as FDNAME: at most 255 printable ASCII characters, no colon (LISTEN_FDNAMES is split there)."""
+    """What systemd takes as FDNAME: 255 printable ASCII characters at most, no colon (it splits LISTEN_FDNAMES)."""
     if not name or len(name) > 255 or ":" in name or not name.isascii() or not name.isprintable():
         raise ValueError(f"'{name}' cannot be a descriptor's name: expected 1 to 255 ASCII characters without ':'")
     return name

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
+import socket
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -80,4 +80,4 @@ def _within(host: str, wider: str) -> bool:
 def _host(text: str) -> str:
     """The kernel prints addresses as 32-bit words in the machine's byte order, in hexadecimal."""
     words = [int(text[i : i + 8], 16).to_bytes(4, sys.byteorder) for i in range(0, len(text), 8)]
-    return str(ipaddress.ip_address(b"".join(words)))
+    return socket.inet_ntop(socket.AF_INET if len(words) == 1 else socket.AF_INET6, b"".join(words))
