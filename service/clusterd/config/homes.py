@@ -8,5 +8,5 @@ HOMES = ("/home", "/root", "/run/user")
 
 
 def at_home(paths: Iterable[str]) -> bool:
-    """Whether one of `paths` is below a home as it is written: no link is followed, because the disk may not be there yet."""
+    """Whether one of `paths` is below a home, as written: no link is followed, the disk may not be there yet."""
     return any(path == home or path.startswith(home + "/") for path in paths for home in HOMES)

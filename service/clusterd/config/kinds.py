@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,12 +21,21 @@ MAX_VARIABLE = 128 << 10
 
 
 class Wrong(Exception):
-    """The value is not of the kind. `hint` says what to do, if anything; `key` is the key below the setting's."""
+    """The value is not of the kind. `hint` says what to do, if anything; `key` is appended to the setting's key.
 
-    def __init__(self, hint: str = "", *, key: str = "") -> None:
+    `found` and `expected` stand for those of the whole value. `parts`: a Wrong each, where a value has several.
+    """
+
+    def __init__(self, hint: str = "", *, key: str = "", found: str = "", expected: str = "") -> None:
         super().__init__(hint)
-        self.hint = hint
-        self.key = key
+        self.hint, self.key, self.found, self.expected = hint, key, found, expected
+        self.parts: list[Wrong] = []
+
+    @classmethod
+    def each(cls, parts: list[Wrong]) -> Wrong:
+        whole = cls()
+        whole.parts = parts
+        return whole
 
 
 @dataclass(frozen=True)
@@ -138,16 +148,21 @@ def _listen(value: Any) -> tuple[addresses.Address, ...]:
     if not 1 <= len(values) <= MAX_LISTEN:
         raise Wrong(f"give 1 to {MAX_LISTEN} of them")
     found: list[addresses.Address] = []
+    wrong: list[Wrong] = []
     for index, each in enumerate(values):
         key = f"[{index}]" if isinstance(value, list) else ""
         try:
             address = addresses.parse(each)
         except ValueError as e:
-            raise Wrong(str(e), key=key) from e
-        for other in found:
-            if addresses.overlaps(address, other):
-                raise Wrong(f"'{address.text()}' and '{other.text()}' overlap: leave one of them out", key=key)
+            wrong.append(Wrong(str(e), key=key, found=show(each), expected="an address"))
+            continue
+        other = next((o for o in found if addresses.overlaps(address, o)), None)
+        if other:
+            hint = f"it overlaps '{other.text()}': leave one of them out"
+            wrong.append(Wrong(hint, key=key, found=show(each), expected="an address of its own"))
         found.append(address)
+    if wrong:
+        raise Wrong.each(wrong)
     if len({(a.mode, a.user, a.group) for a in found if a.kind == "unix"}) > 1:
         raise Wrong("a systemd unit has one SocketMode=: give all UNIX sockets the same mode, user and group")
     return tuple(found)
@@ -217,16 +232,42 @@ def _environment(value: Any) -> dict[str, str]:
         raise Wrong("write it as a table: [env]")
     if len(value) > MAX_ENVIRONMENT:
         raise Wrong(f"at most {MAX_ENVIRONMENT} variables")
-    for name, text in value.items():
-        if not is_variable(name):
-            raise Wrong("a variable's name has letters, digits and '_' only", key=name)
-        if reserved(name):
-            raise Wrong("clusterd and systemd set this one themselves", key=name)
-        if not isinstance(text, str):
-            raise Wrong("a variable is a string: put the value in quotes", key=name)
-        if "\0" in text or len(text.encode()) + len(name) + 2 > MAX_VARIABLE:
-            raise Wrong(f"a variable has at most {MAX_VARIABLE} bytes and no NUL", key=name)
+    wrong = [each for name, text in value.items() if (each := _variable(name, text))]
+    if wrong:
+        raise Wrong.each(wrong)
     return dict(value)
+
+
+def _variable(name: str, text: Any) -> Wrong | None:
+    # never `found` as it is: it may be a password
+    key = f".{name}"
+    if not is_variable(name):
+        return Wrong(key=key, found="that name", expected="letters, digits and '_'")
+    if reserved(name):
+        return Wrong(key=key, found="a name that clusterd or systemd sets itself", expected="another name")
+    if not isinstance(text, str):
+        return Wrong("put the value in quotes", key=key, found=type_name(text), expected="a string")
+    if "\0" in text or len(text.encode()) + len(name) + 2 > MAX_VARIABLE:
+        return Wrong(key=key, found="a NUL or too many bytes", expected=f"at most {MAX_VARIABLE} bytes, none of them 0")
+    return None
+
+
+def type_name(value: Any) -> str:
+    names = {bool: "a boolean", int: "an integer", float: "a float", str: "a string", list: "a list", dict: "a table"}
+    return names.get(type(value), "a date or time")
+
+
+def show(value: Any) -> str:
+    """A value as the file has it, shortened, on one line."""
+    if isinstance(value, dict):
+        text = "{ " + ", ".join(f"{k} = {show(v)}" for k, v in list(value.items())[:8]) + " }" if value else "{}"
+    elif isinstance(value, list):
+        text = "[" + ", ".join(map(show, value[:8])) + (", ...]" if len(value) > 8 else "]")
+    elif isinstance(value, (str, bool)):
+        text = json.dumps(value, ensure_ascii=not str(value).isprintable())
+    else:
+        text = str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 TEXT = Kind("a string", _text)

@@ -1,4 +1,4 @@
-"""From the parsed tables of one file to Settings: every value by its row of TABLE, then what only several can get wrong."""
+"""From the parsed tables of one file to Settings: each value by its row of TABLE, then what only several get wrong."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from clusterd.config.cores import cores, default_slots
-from clusterd.config.kinds import Wrong
+from clusterd.config.kinds import Wrong, show, type_name
 from clusterd.config.problem import Invalid, Problem
 from clusterd.config.settings import ENGINES, LATER, TABLE, TYPES, Settings, key_of
 
@@ -56,11 +56,9 @@ class _Reader:
         try:
             self.values[key] = kind.parse(value)
         except Wrong as e:
-            at = key + (e.key if e.key.startswith("[") or not e.key else f".{e.key}")
-            # of a secret only its type is told
-            inner = value.get(e.key) if isinstance(value, dict) and e.key else value
-            found = type_name(inner) if kind.secret else show(value[int(e.key[1:-1])] if e.key[:1] == "[" else value)
-            self.wrong(at, found, "a string" if kind.secret and e.key else kind.expected, e.hint)
+            for each in e.parts or [e]:
+                found = each.found or (type_name(value) if kind.secret else show(value))
+                self.wrong(key + each.key, found, each.expected or kind.expected, each.hint)
 
     def unknown(self, prefix: str, name: str) -> None:
         names = [k.removeprefix(prefix).split(".")[0] for k in TABLE if k.startswith(prefix)]
@@ -121,13 +119,11 @@ class _Reader:
         v = self.values
         delay, longest = v.get("restart.delay", 0.1), v.get("restart.max-delay", 30.0)
         if delay > longest:
-            self.wrong("restart.max-delay", show(longest, "s"), f"at least restart.delay, {delay:g} s")
+            self.wrong("restart.max-delay", f"{longest:g} s", f"at least restart.delay, {delay:g} s")
         drain = v.get("reload.drain-timeout", 30.0)
         if v.get("reload.linger", 0.0) > drain:
             hint = "a worker is killed at drain-timeout, lingering or not"
-            self.wrong(
-                "reload.linger", show(v["reload.linger"], "s"), f"at most reload.drain-timeout, {drain:g} s", hint
-            )
+            self.wrong("reload.linger", f"{v['reload.linger']:g} s", f"at most reload.drain-timeout, {drain:g} s", hint)
 
     def build(self, name: str, file: str | None) -> Settings:
         v = self.values
@@ -149,22 +145,3 @@ class _Reader:
         }
         made |= {f.name: v[key_of(f)] for f in fields(Settings) if key_of(f) in v}
         return Settings(name=name, file=file, **made)
-
-
-def type_name(value: Any) -> str:
-    names = {bool: "a boolean", int: "an integer", float: "a float", str: "a string", list: "a list", dict: "a table"}
-    return names.get(type(value), "a date or time")
-
-
-def show(value: Any, unit: str = "") -> str:
-    """A value as the file has it, shortened."""
-    if unit:
-        return f"{value:g} {unit}"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{k} = {show(v)}" for k, v in list(value.items())[:8]) + " }" if value else "{}"
-    if isinstance(value, list):
-        return "[" + ", ".join(show(v) for v in value[:8]) + (", ...]" if len(value) > 8 else "]")
-    text = f'"{value}"' if isinstance(value, str) else str(value)
-    return text if len(text) <= 80 else text[:77] + "..."

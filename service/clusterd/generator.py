@@ -1,0 +1,186 @@
+#!/usr/bin/python3 -IS
+"""The systemd generator: from /etc/clusterd/NAME.toml to the drop-ins of cluster@NAME.service and cluster@NAME.socket.
+
+    clusterd-generator NORMAL EARLY LATE [CONFIGURATION [RUNTIME]]
+
+systemd passes the first three (systemd.generator(7)); the others are for tests. It runs at boot before anything else and at
+each daemon-reload of anybody, with everything waiting: so no site-packages, no dataclasses, no look-up of users or
+hosts, and of clusterd only the small modules that say so.
+
+It does not judge the file: an unknown key or a wrong time-out is the master's to refuse, at a reload, with the old
+configuration still serving. Only what a drop-in cannot be made from costs a file its drop-ins; then systemd closes the
+sockets of the unit at this daemon-reload, and the service goes on with those it has in its file descriptor store.
+One bad file never costs another file its drop-ins.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from typing import Any
+
+if __name__ == "__main__":
+    # -I leaves the script's directory out of sys.path. Installed, this is a link into /usr/share/clusterd.
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+    sys.dont_write_bytecode = True
+
+from clusterd.config.addresses import Address, parse  # noqa: E402
+from clusterd.config.claims import RUNTIME, serving, settle  # noqa: E402
+from clusterd.config.cores import MAX_SLOTS, default_slots  # noqa: E402
+from clusterd.config.homes import at_home  # noqa: E402
+from clusterd.config.names import is_account, is_name, is_root  # noqa: E402
+from clusterd.config.values import duration, duration_text  # noqa: E402
+
+CONFIGURATION = "/etc/clusterd"
+MAX_FILE = 256 << 10
+STOP_DRAIN = 5.0
+STOP_MARGIN = 10.0
+"""Seconds between the end of the drain and systemd's SIGKILL: for the master to kill what is left, and to say so."""
+_FILE_MODE = 0o644
+
+
+def main(arguments: list[str]) -> int:
+    normal = arguments[0] if arguments else "/tmp"
+    directory = arguments[3] if len(arguments) > 3 else CONFIGURATION
+    runtime = arguments[4] if len(arguments) > 4 else RUNTIME
+    apps: dict[str, tuple[list[Address], str, str]] = {}
+    for name in names(directory):
+        file = f"{directory}/{name}.toml"
+        try:
+            table = read(file)
+            listen = addresses(table)
+            apps[name] = listen, socket(file, table, listen), service(file, table)
+        except (OSError, ValueError, RecursionError) as e:
+            complain(file, e)
+    refused = settle({name: app[0] for name, app in apps.items()}, serving(apps, runtime))
+    for name, claim in refused.items():
+        text = f"'{claim.address.text()}' overlaps '{claim.held.text()}' of {directory}/{claim.holder}.toml"
+        complain(f"{directory}/{name}.toml", text)
+    for name, (_, of_socket, of_service) in apps.items():
+        if name not in refused:
+            try:
+                write(normal, f"cluster@{name}.socket", of_socket)
+                write(normal, f"cluster@{name}.service", of_service)
+            except OSError as e:
+                complain(f"{directory}/{name}.toml", e)
+    return 0
+
+
+def complain(file: str, why: object) -> None:
+    # systemd connects a generator's standard error to the journal, at boot to the kernel's log
+    print(f"clusterd-generator: {file}: {why}; it gets no socket, ignoring".replace("\n", " "), file=sys.stderr)
+
+
+def names(directory: str) -> list[str]:
+    """Instances that have a file, in the order of the alphabet: two runs over the same files do the same."""
+    try:
+        files = os.listdir(directory)
+    except OSError:
+        return []  # removed, not purged
+    found = [file.removesuffix(".toml") for file in files if file.endswith(".toml")]
+    return sorted(filter(is_name, found))
+
+
+def read(file: str) -> dict[str, Any]:
+    # a FIFO of that name must not hang the boot
+    with open(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as f:
+        data = f.read(MAX_FILE + 1)
+    if len(data) > MAX_FILE:
+        raise ValueError(f"more than {MAX_FILE} bytes")
+    return tomllib.loads(data.decode())
+
+
+def addresses(table: dict[str, Any]) -> list[Address]:
+    value = table.get("listen")
+    found = [parse(each) for each in (value if isinstance(value, list) else [value])] if value is not None else []
+    if not found:
+        raise ValueError("no 'listen'")
+    return found
+
+
+def socket(file: str, table: dict[str, Any], listen: list[Address]) -> str:
+    """The socket's drop-in. The order of the lines is the order of the slots in the kernel's reuseport group."""
+    slots = table.get("slots", default_slots())
+    if isinstance(slots, bool) or not isinstance(slots, int) or not 1 <= slots <= MAX_SLOTS:
+        raise ValueError(f"'slots' is a number from 1 to {MAX_SLOTS}")
+    lines = []
+    for address in listen:
+        # SO_REUSEPORT does nothing for UNIX sockets: all workers share one
+        lines += [f"ListenStream={address.stream()}"] * (slots if address.kind == "tcp" else 1)
+    owners = {(a.mode, a.user, a.group) for a in listen if a.kind == "unix"}
+    if len(owners) > 1:
+        raise ValueError("UNIX sockets of different mode, user or group")
+    for mode, user, group in owners:
+        lines.append(f"SocketMode={mode:04o}")
+        lines += [f"SocketUser={user}"] if user else []
+        lines += [f"SocketGroup={group}"] if group else []
+    return drop_in(file, "Socket", lines)
+
+
+def service(file: str, table: dict[str, Any]) -> str:
+    """The service's drop-in: what systemd itself must know of the file."""
+    lines = []
+    user, group = account(table, "user"), account(table, "group")
+    if user:
+        lines += [f"User={user}", "DynamicUser=no"]
+    if group:
+        lines.append(f"Group={group}")
+    if "environment-file" in table:
+        path = text(table, "environment-file")
+        if not path.startswith("/") or any(c in path for c in "*?[]\\ \t\n"):
+            raise ValueError("'environment-file' is an absolute path without spaces, '*', '?', '[' and backslashes")
+        # "-": a file that is missing is the master's to tell, which can say why; systemd would only fail to start it
+        lines.append(f"EnvironmentFile=-{path.replace('%', '%%')}")
+    command = table.get("command")
+    program = command[0] if isinstance(command, list) and command else ""
+    paths = [table.get("directory", ""), table.get("python", ""), program]
+    if at_home(path for path in paths if isinstance(path, str)):
+        # readable, and still not writable: the master would report an application that is not there
+        lines.append("ProtectHome=read-only")
+    lines.append(f"TimeoutStopSec={duration_text(stop_drain(table) + STOP_MARGIN)}")
+    return drop_in(file, "Service", lines)
+
+
+def stop_drain(table: dict[str, Any]) -> float:
+    stop = table.get("stop", {})
+    value = stop.get("drain-timeout") if isinstance(stop, dict) else None
+    try:
+        return duration(value) if isinstance(value, str) else STOP_DRAIN
+    except ValueError:
+        return STOP_DRAIN  # the master refuses it, with the reason
+
+
+def account(table: dict[str, Any], key: str) -> str | None:
+    if key not in table:
+        return None
+    name = text(table, key)
+    if not is_account(name) or (key == "user" and is_root(name)):
+        raise ValueError(f"'{key}' is the name of an account, and no user is root")
+    return name
+
+
+def text(table: dict[str, Any], key: str) -> str:
+    value = table[key]
+    if not isinstance(value, str) or not value.isprintable():
+        raise ValueError(f"'{key}' is a string")
+    return value
+
+
+def drop_in(file: str, section: str, lines: list[str]) -> str:
+    source = file.replace("%", "%%")
+    return "\n".join(
+        [f"# Made of {file} by clusterd-generator.", "[Unit]", f"SourcePath={source}", "", f"[{section}]", *lines, ""]
+    )
+
+
+def write(normal: str, unit: str, content: str) -> None:
+    directory = f"{normal}/{unit}.d"
+    os.makedirs(directory, exist_ok=True)
+    with open(f"{directory}/50-clusterd.conf", "x") as f:
+        os.fchmod(f.fileno(), _FILE_MODE)
+        f.write(content)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
