@@ -1,0 +1,68 @@
+"""The client side of Varlink, blocking: for the command line."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from clusterd.shell.interface import NAME
+from clusterd.worker.wire import Wire
+
+
+class VarlinkError(Exception):
+    """The service answered with an error. `name` without "io.clusterd." when it is one of ours."""
+
+    def __init__(self, name: str, parameters: dict[str, Any]) -> None:
+        super().__init__(name, parameters)
+        self.name = name.removeprefix(f"{NAME}.")
+        self.parameters = parameters
+
+    def __str__(self) -> str:
+        details = ", ".join(f"{k}={v!r}" for k, v in self.parameters.items())
+        return f"{self.name}({details})"
+
+
+def call(
+    path: str | os.PathLike[str],
+    method: str,
+    parameters: Mapping[str, Any] | None = None,
+    more: bool = False,
+    *,
+    connect_timeout: float = 5.0,
+    timeout: float | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The parameters of each reply; with `more` there may be several, else one.
+
+    `method` is one of io.clusterd's, or a full name. `timeout` is the longest wait for one reply, None: a reload ends
+    by the master's own deadlines. Raises VarlinkError; OSError when nobody listens or no reply comes in time
+    (TimeoutError); wire.WireError when the connection ends before the last reply (the master was replaced, say).
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(connect_timeout)
+        sock.connect(os.fspath(path))
+        wire = Wire(sock)
+        request: dict[str, Any] = {
+            "method": method if "." in method else f"{NAME}.{method}",
+            "parameters": dict(parameters or {}),
+        }
+        wire.send({**request, "more": True} if more else request)
+        sock.settimeout(timeout)
+        while True:
+            for reply, _ in _receive(wire):
+                if "error" in reply:
+                    raise VarlinkError(str(reply["error"]), reply.get("parameters") or {})
+                yield reply.get("parameters") or {}
+                if not reply.get("continues"):
+                    return
+
+
+def _receive(wire: Wire) -> list[tuple[dict[str, Any], list[int]]]:
+    """Wire.receive, with a time-out told as what it is: to the wire every OSError is a peer that has gone."""
+    try:
+        return wire.receive()
+    except Exception as e:
+        if isinstance(e.__cause__, TimeoutError):
+            raise TimeoutError("no answer in time") from e
+        raise

@@ -1,0 +1,191 @@
+"""The Varlink interface io.clusterd: its text, as clients introspect it, and what each method takes and asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+NAME = "io.clusterd"
+SERVICE = "org.varlink.service"
+
+
+class Rights(IntEnum):
+    """What a peer may do; each includes those before."""
+
+    NONE = 0
+    READ = 1
+    CHANGE = 2
+
+
+@dataclass(frozen=True)
+class Method:
+    """`parameters` are all optional, each an object of strings; `rights` is what the peer needs."""
+
+    rights: Rights
+    parameters: tuple[str, ...] = ()
+
+
+METHODS: dict[str, Method] = {
+    "Status": Method(Rights.READ),
+    "Reload": Method(Rights.CHANGE, ("environment", "overlay")),
+    "Rollback": Method(Rights.CHANGE),
+    "Try": Method(Rights.CHANGE, ("environment", "overlay")),
+}
+
+ERRORS = ("Refused", "Returned", "Superseded", "Invalid", "RestartNeeded", "NotAllowed", "Stopping", "Busy")
+
+TEXT = """\
+# Asks and changes one application of clusterd. Root and the service's user may do everything, the group clusterd may
+# call Status. Called with "more", the long methods tell their progress in replies that have no receipt (or report) yet.
+interface io.clusterd
+
+type Worker (
+  worker: int,
+  slot: int,
+  generation: int,
+  state: (starting, ready, serving, draining),
+  pid: ?int,
+  age: float
+)
+
+type Generation (
+  generation: int,
+  state: (booting, up, parked, lost),
+  mode: ?string,
+  why: []string,
+  zygote: ?int,
+  twin: ?int,
+  interface: ?string,
+  engine: ?string,
+  python: ?string,
+  directory: ?string
+)
+
+type Rollout (
+  number: int,
+  kind: (start, reload, rollback),
+  phase: string,
+  generation: int
+)
+
+type Receipt (
+  number: int,
+  kind: string,
+  outcome: (done, refused, returned, superseded),
+  generation: ?int,
+  workers: int,
+  seconds: float,
+  reason: ?string,
+  cut: int,
+  websockets: int,
+  text: string
+)
+
+type Master (
+  pid: int,
+  starts: int,
+  since: float
+)
+
+type Slots (
+  total: int,
+  live: []int
+)
+
+type Status (
+  name: string,
+  version: string,
+  state: (starting, serving, reloading, degraded, stopping),
+  summary: string,
+  problem: ?string,
+  master: Master,
+  generation: ?int,
+  previous: ?int,
+  wanted: int,
+  workers: []Worker,
+  generations: []Generation,
+  slots: Slots,
+  listen: []string,
+  rollout: ?Rollout,
+  receipt: ?Receipt
+)
+
+type Progress (
+  phase: string,
+  ready: int,
+  wanted: int,
+  text: string
+)
+
+type Problem (
+  file: ?string,
+  key: ?string,
+  found: ?string,
+  expected: ?string,
+  hint: ?string
+)
+
+type Change (
+  key: string,
+  applies: string,
+  text: string
+)
+
+# What goes on now.
+method Status() -> (status: Status)
+
+# Replaces every worker by one of the code and the file now on disk. `environment` is added to the application's, and
+# `overlay` to the file's keys, for this generation.
+method Reload(environment: ?[string]string, overlay: ?[string]string) -> (progress: ?Progress, receipt: ?Receipt)
+
+# Brings back the generation before, from memory.
+method Rollback() -> (progress: ?Progress, receipt: ?Receipt)
+
+# Boots and checks the code now on disk without giving it a request, then drops it.
+method Try(environment: ?[string]string, overlay: ?[string]string) -> (progress: ?Progress, report: ?object)
+
+# The new generation did not become ready; nothing has changed.
+error Refused (reason: string, detail: ?string)
+
+# The new generation was committed, kept dying, and the one before was brought back.
+error Returned (reason: string)
+
+# A later reload, whose number this is, took the place of this one.
+error Superseded (number: int)
+
+# The file is not valid; nothing has changed.
+error Invalid (problems: []Problem)
+
+# The file asks for what a reload cannot change; nothing has changed.
+error RestartNeeded (keys: []Change)
+
+# The peer may not do that.
+error NotAllowed (text: string)
+
+# The service is stopping.
+error Stopping ()
+
+# It cannot be done now.
+error Busy (text: string)
+"""
+
+SERVICE_TEXT = """\
+# What every Varlink service answers.
+interface org.varlink.service
+
+method GetInfo() -> (vendor: string, product: string, version: string, url: string, interfaces: []string)
+
+method GetInterfaceDescription(interface: string) -> (description: string)
+
+error InterfaceNotFound (interface: string)
+
+error MethodNotFound (method: string)
+
+error MethodNotImplemented (method: string)
+
+error InvalidParameter (parameter: string)
+
+error PermissionDenied ()
+
+error ExpectedMore ()
+"""
