@@ -70,10 +70,10 @@ class Peer:
 def peer_of(sock: socket.socket) -> Peer:
     """The credentials of the process that connected, at the time it did."""
     pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    # 16 KiB hold 4,096 groups; a peer with more fails here (ERANGE), and then has none.
+    # Python's getsockopt() gives 1,024 bytes at most, 256 groups; a peer in more fails (ERANGE) and counts as in none.
     groups: tuple[int, ...] = ()
     with contextlib.suppress(OSError):
-        data = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1 << 14)
+        data = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)
         groups = struct.unpack(f"{len(data) // 4}I", data)
     return Peer(pid, uid, gid, frozenset(groups))
 
@@ -212,7 +212,7 @@ class Client:
             for message, _ in self._wire.receive():
                 self.since = now
                 call = self._call(message)
-                if call is not None and not call.done:
+                if not call.done:
                     calls.append(call)
         except WireError:
             self.close()
@@ -244,10 +244,10 @@ class Client:
         self.control.clients.discard(self)
         self._wire.close()
 
-    def _call(self, message: Message) -> Call | None:
+    def _call(self, message: Message) -> Call:
         if len(self.calls) >= MAX_CALLS:
             raise WireError(f"more than {MAX_CALLS} calls at once")
-        full, parameters = message.get("method"), message.get("parameters", {})
+        full, parameters = message.get("method"), message.get("parameters") or {}
         if not isinstance(full, str) or not isinstance(parameters, dict):
             raise WireError("not a Varlink call: it needs 'method', and 'parameters' as an object")
         interface, _, method = full.rpartition(".")

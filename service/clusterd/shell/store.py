@@ -16,7 +16,7 @@ class Store(dict[str, int]):
     """{name: descriptor}; the descriptors are the store's to close."""
 
     def apply(self, message: dict[str, Any], fds: list[int]) -> None:
-        """Perform {"op": "keep", "name" or "names"} with `fds`, or {"op": "drop", "names"}; closes what is left over."""
+        """Perform {"op": "keep", "name" or "names"} with `fds`, or {"op": "drop", "names"}; closes what is left."""
         names = message.get("names", [message.get("name")])
         if message.get("op") == "drop":
             self.drop(names)
