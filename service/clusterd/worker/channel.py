@@ -57,10 +57,8 @@ class Channel:
 
     def orders(self) -> list[Order]:
         """Read once, and give what has come so far. End of file is an order to drain."""
-        if not self.lost:
-            self._read()
-            if self.lost:
-                self._orders.append(Drain(0.0, ORPHAN_TIMEOUT))
+        if not self.lost and not self._read():
+            self._orders.append(Drain(0.0, ORPHAN_TIMEOUT))
         return self.pending()
 
     def pending(self) -> list[Order]:
@@ -92,14 +90,16 @@ class Channel:
         except WireError:
             pass  # reading finds the same, and is where it is acted on
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Whether the master is still there."""
         try:
             received = self._wire.receive()
         except WireError:
             self.lost = True
-            return
+            return False
         for message, _ in received:
             self._take(message)
+        return True
 
     def _take(self, message: dict[str, Any]) -> None:
         op = message.get("op")

@@ -58,7 +58,7 @@ def prepare(app: Any, serves: str, http: Http, health_path: str | None, access_l
         return uvicorn.prepare(app, http, health_path, access_log, log_level)
     from . import waitress
 
-    return waitress.prepare(app, http, health_path, access_log, log_level)
+    return waitress.prepare(app, http, health_path, log_level)
 
 
 def installed_version(package: str) -> tuple[str, tuple[int, ...]]:

@@ -1,11 +1,258 @@
-"""WSGI by waitress."""
+"""WSGI by waitress, 2.1.2 (Debian 12) and newer.
+
+Its servers, channels and threads are used; the loop is turned here, one poll at a time, so that the master's channel is
+in it. Requests run in waitress's threads, everything else in the main one.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+import itertools
+import logging
+import math
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
+from ..channel import Channel, Drain, Order, Serve
 from ..refusal import Refusal
+from . import require, wsgi
+
+if TYPE_CHECKING:
+    from ..boot import Http
+
+LEAST = (2, 1, 2)
+
+_BACKLOG = 4096
+_CONNECTIONS = 4096
+"""Connections without `max-connections`: waitress's own 100 is less than one browser farm keeps open."""
+
+_TICK = 0.02
+"""Seconds between two looks at the connections, during a drain only."""
+
+_FRESH = 0.5
+"""Seconds a connection that has not asked anything yet is kept, even without linger: its request is under way."""
 
 
-def prepare(app: Any, http: Any, health_path: str | None, access_log: bool, log_level: str) -> Any:
-    raise Refusal("waitress: not built yet")
+def prepare(app: Any, http: Http, health_path: str | None, log_level: str) -> Waitress:
+    """In the zygote. Raises Refusal."""
+    version = require("waitress", LEAST)
+    importlib.import_module("waitress.server")
+    queue = logging.getLogger("waitress.queue")
+    if queue.level == logging.NOTSET:
+        queue.setLevel(logging.ERROR)  # a warning for each request that waits for a thread
+    trusted = [part.strip() for part in http.forwarded_allow_ips.split(",") if part.strip()]
+    if len(trusted) > 1:
+        raise Refusal(f"forwarded-allow-ips = '{http.forwarded_allow_ips}': waitress trusts one address, or '*'")
+    keep_alive = max(1, math.ceil(http.keep_alive))
+    settings = {
+        "backlog": _BACKLOG,
+        "connection_limit": http.max_connections or _CONNECTIONS,
+        "channel_timeout": keep_alive,
+        "cleanup_interval": 1,
+        "url_prefix": http.root_path,
+        "clear_untrusted_proxy_headers": True,
+        "asyncore_use_poll": True,
+    }
+    if trusted:
+        headers = {"x-forwarded-for", "x-forwarded-proto"}
+        settings.update(trusted_proxy=trusted[0], trusted_proxy_count=1, trusted_proxy_headers=headers)
+    return Waitress(f"waitress {version}", app, settings, health_path, float(keep_alive))
+
+
+class Waitress:
+    def __init__(self, name: str, app: Any, settings: dict[str, Any], health_path: str | None, keep_alive: float) -> None:
+        self.name = name
+        self._app = app
+        self._settings = settings
+        self._health_path = health_path
+        self._keep_alive = keep_alive
+
+    def run(self, listeners: list[socket.socket], channel: Channel) -> int:
+        began = time.monotonic()
+        if self._health_path is not None:
+            wsgi.check_health(self._app, self._health_path)
+        worker = _Worker(self._app, self._settings, listeners, channel, self._keep_alive)
+        channel.say("ready", seconds=round(time.monotonic() - began, 6))
+        return worker.main()
+
+
+class _Worker:
+    """One worker's life, in the order of its methods."""
+
+    def __init__(
+        self, app: Any, settings: dict[str, Any], listeners: list[socket.socket], channel: Channel, keep_alive: float
+    ) -> None:
+        self._asyncore: Any = importlib.import_module("waitress.wasyncore")
+        self._channel = channel
+        self._keep_alive = keep_alive
+        self._serve = False
+        self._drain: Drain | None = None
+        self._map: dict[int, Any] = {}
+        self._requests = itertools.count()
+        self._closed = 0
+        self._servers = _servers(app, settings, listeners, self._map, self._requests)
+        self._wakeup, self._wakeup_end = socket.socketpair()
+        self._wakeup_end.setblocking(False)
+
+    def main(self) -> int:
+        channel = self._channel
+        channel.set_nonblocking()
+        self._map[channel.fileno()] = _Reader(self._on_channel)
+        self._map[self._wakeup.fileno()] = _Reader(lambda: self._wakeup.recv(64))
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        self._take(channel.pending())
+        while not self._serve and self._drain is None:
+            self._turn(30.0)
+        if self._drain is None:
+            for server in self._servers:
+                server.accept_connections()
+            channel.say("serving")
+        while self._drain is None:
+            self._turn(1.0)  # waitress looks for idle connections when the loop turns
+        self._finish(self._drain)
+        return 0
+
+    def _finish(self, order: Drain) -> None:
+        began = time.monotonic()
+        deadline = began + order.timeout
+        self._stop_accepting()
+        self._channel.say("draining")
+        _answer_with_close()
+        while self._connections() and time.monotonic() < deadline:
+            now = time.monotonic()
+            if now - began >= order.linger:
+                self._close_idle(now - began >= _FRESH)
+            self._turn(min(_TICK, max(0.0, deadline - now)))
+        cut = sum(_in_flight(c) for c in self._connections())
+        self._channel.say("drained", requests=next(self._requests), closed=self._closed, websockets=0, cut=cut)
+
+    def _turn(self, timeout: float) -> None:
+        self._asyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=1)
+
+    def _connections(self) -> list[Any]:
+        return [channel for server in self._servers for channel in list(server.active_channels.values())]
+
+    # drain
+
+    def _stop_accepting(self) -> None:
+        """Accepting and making a channel of it is one step of this thread, so there is nothing in between to lose.
+
+        The server objects stay: its channels wake this thread through them.
+        """
+        for server in self._servers:
+            server.accepting = False
+            server.del_channel(self._map)
+            server.socket.close()
+
+    def _close_idle(self, fresh_too: bool) -> None:
+        for channel in self._connections():
+            fresh = channel.last_activity == channel.creation_time
+            if channel.will_close or _in_flight(channel) or (fresh and not fresh_too) or _has_input(channel):
+                continue
+            with channel.requests_lock:
+                partial = channel.request is not None and not channel.request.empty and bool(channel.request.header_plus)
+                if not channel.requests and not partial:
+                    channel.will_close = True
+                    self._closed += 1
+
+    # orders
+
+    def _on_channel(self) -> None:
+        self._take(self._channel.orders())
+        if self._channel.lost:
+            self._map.pop(self._channel.fileno(), None)
+
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        """From somebody who is not the master; he gets the drain the master would ask for."""
+        self._take([Drain(self._keep_alive, 30.0)])
+        try:
+            self._wakeup_end.send(b"x")
+        except OSError:
+            pass
+
+    def _take(self, orders: list[Order]) -> None:
+        for order in orders:
+            if isinstance(order, Serve):
+                self._serve = True
+            elif self._drain is None:
+                self._drain = order
+
+
+class _Reader:
+    """As much of an asyncore dispatcher as the loop asks for."""
+
+    accepting = False
+
+    def __init__(self, on_read: Any) -> None:
+        self.handle_read_event = self.handle_close = on_read
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return False
+
+    def handle_expt_event(self) -> None:
+        pass
+
+    def handle_error(self) -> None:
+        raise  # noqa: PLE0704: called by the loop while it handles what went wrong
+
+
+def _servers(
+    app: Any, settings: dict[str, Any], listeners: list[socket.socket], channels: dict[int, Any], requests: Iterator[int]
+) -> list[Any]:
+    """One server object per listener, on one map and one set of threads; create_server() refuses a mix of families."""
+    server_module: Any = importlib.import_module("waitress.server")
+    adjustments: Any = importlib.import_module("waitress.adjustments")
+    base: Any = importlib.import_module("waitress.channel").HTTPChannel
+
+    class Counted(base):  # type: ignore[misc]  # of whatever version is installed
+        def service(self) -> None:
+            next(requests)
+            super().service()
+
+    adj = adjustments.Adjustments(**settings)
+    dispatcher = importlib.import_module("waitress.task").ThreadedTaskDispatcher()
+    dispatcher.set_thread_count(adj.threads)
+    found = []
+    for sock in listeners:
+        kind = server_module.UnixWSGIServer if sock.family == socket.AF_UNIX else server_module.TcpWSGIServer
+        info = (sock.family, sock.type, sock.proto, sock.getsockname())
+        server = kind(app, channels, False, sock, dispatcher=dispatcher, adj=adj, bind_socket=False, sockinfo=info)
+        server.channel_class = Counted
+        found.append(server)
+    return found
+
+
+def _answer_with_close() -> None:
+    """From now on every response whose header has not been written says `Connection: close`, in flight ones too.
+
+    Both versions close when the *request* asked for it; patched only now, so it costs nothing while serving.
+    """
+    task: Any = importlib.import_module("waitress.task")
+    build = task.Task.build_response_header
+
+    def build_closing(self: Any) -> bytes:
+        self.request.headers["CONNECTION"] = "close"
+        self.close_on_finish = True
+        header: bytes = build(self)
+        return header
+
+    task.Task.build_response_header = build_closing
+
+
+def _in_flight(channel: Any) -> bool:
+    return bool(channel.requests) or channel.total_outbufs_len > 0 or channel.close_when_flushed
+
+
+def _has_input(channel: Any) -> bool:
+    """Whether a request waits in the socket: closing it now would answer that with a reset."""
+    poller = select.poll()
+    poller.register(channel.socket.fileno(), select.POLLIN)
+    return any(event & select.POLLIN for _, event in poller.poll(0))

@@ -1,0 +1,79 @@
+"""Interpreters and engines to test with: one environment for each version, kept between runs."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CACHE = ROOT / "build" / "venvs"
+
+# Both ends of the supported range of each engine (Debian 12's and the newest) and what Debian 13 has, with and
+# without the fast parser and loop; h11 is what uvicorn falls back to, wsproto what it takes without websockets.
+ENGINES = {
+    "uvicorn-0.17.6": ["uvicorn==0.17.6", "uvloop", "httptools", "websockets<11"],
+    "uvicorn-0.17.6-plain": ["uvicorn==0.17.6", "wsproto"],
+    "uvicorn-0.32.0": ["uvicorn==0.32.0", "uvloop", "httptools", "websockets<14"],
+    "uvicorn-0.32.0-plain": ["uvicorn==0.32.0", "wsproto"],
+    "uvicorn-newest": ["uvicorn[standard]"],
+    "uvicorn-newest-plain": ["uvicorn", "wsproto"],
+    "waitress-2.1.2": ["waitress==2.1.2"],
+    "waitress-newest": ["waitress"],
+}
+
+
+def interpreters() -> dict[str, str]:
+    """Version -> interpreter: the one that runs the tests, $CLUSTERD_TEST_PYTHONS (paths, colons between), PATH."""
+    found: dict[str, str] = {}
+    candidates = os.environ.get("CLUSTERD_TEST_PYTHONS", "").split(":")
+    candidates += [shutil.which(f"python3.{minor}") or "" for minor in (10, 11, 12, 13, 14)]
+    for candidate in ["/usr/bin/python3", *candidates]:
+        version = _version(candidate)
+        if version and version >= (3, 10):
+            found.setdefault(f"{version[0]}.{version[1]}", candidate)
+    return found
+
+
+@functools.cache
+def _version(python: str) -> tuple[int, int] | None:
+    if not python or not Path(python).exists():
+        return None
+    code = "import sys; print(sys.version_info[0], sys.version_info[1])"
+    run = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+    if run.returncode:
+        return None
+    major, minor = run.stdout.split()
+    return int(major), int(minor)
+
+
+@functools.cache
+def environment(engine: str, python: str = "") -> str:
+    """The interpreter of an environment with `engine` ("none": nothing installed). Skips when it cannot be made."""
+    base = python or str(getattr(sys, "_base_executable", sys.executable))
+    version = _version(base)
+    if version is None:
+        pytest.skip(f"{base} does not run")
+    directory = CACHE / f"{engine}-py{version[0]}.{version[1]}"
+    interpreter = directory / "bin" / "python"
+    done = directory / ".done"
+    if not done.exists():
+        shutil.rmtree(directory, ignore_errors=True)
+        packages = ENGINES.get(engine, [])
+        for command in (
+            [base, "-m", "venv", str(directory)],
+            [str(interpreter), "-m", "pip", "install", "-q", "--prefer-binary", *packages] if packages else [],
+        ):
+            if not command:
+                continue
+            run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+            if run.returncode:
+                shutil.rmtree(directory, ignore_errors=True)
+                pytest.skip(f"cannot install {engine} for {base}: {run.stderr.strip()[-300:]}")
+        done.touch()
+    return str(interpreter)

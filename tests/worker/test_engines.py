@@ -1,0 +1,172 @@
+"""Each supported version of each engine: the drain in its stages, byte by byte."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+from environments import ENGINES, ROOT, environment
+from harness import Client
+from websocket import WebSocket
+
+UVICORNS = [name for name in ENGINES if name.startswith("uvicorn")]
+WAITRESSES = [name for name in ENGINES if name.startswith("waitress")]
+
+
+@pytest.fixture(params=[*UVICORNS, *WAITRESSES])
+def engine(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def booted(start, application, engine):
+    """A master whose zygote has loaded the example that suits the engine."""
+    shutil.copy(ROOT / "examples/wsgi/shop.py", application)
+    master = start(python=environment(engine))
+    app = "hello:app" if engine.startswith("uvicorn") else "shop:app"
+    up = master.up(app=app, health={"path": "/healthz"})
+    assert up["engine"].startswith(engine.split("-")[0] + " ")
+    assert up["mode"] == "fork", up["why"]
+    return master
+
+
+def test_staged_drain(booted, slots):
+    """In flight: answered with Connection: close. Kept: the same for each further request. Idle: closed after linger."""
+    (slot,) = slots(1)
+    address = slot.getsockname()
+    worker = booted.serving([slot])
+    busy, kept, idle = (Client(address) for _ in range(3))
+    assert kept.get()[1].get("connection") is None
+    idle.get()
+    busy.ask("/sleep?seconds=0.6")
+    assert kept.get("/pid")[2] == f"{worker.pid}\n"  # the worker has busy's request: it came first
+    worker.drain(linger=0.3)
+    worker.peer.expect("draining")
+    queued = Client(address)  # nobody accepts: it waits for the successor
+    queued.ask("/pid")
+    successor = booted.serving([slot])
+    assert queued.read()[2] == f"{successor.pid}\n"
+    status, headers, body = kept.get("/pid")
+    assert (status, headers["connection"].lower(), body) == (200, "close", f"{worker.pid}\n")
+    assert kept.ended()
+    assert idle.ended()
+    status, headers, body = busy.read()
+    assert (status, headers["connection"].lower(), body) == (200, "close", "slept 0.6 s\n")
+    assert busy.ended()
+    report = worker.peer.expect("drained")
+    assert (report["requests"], report["closed"], report["cut"]) == (5, 1, 0)
+    assert worker.gone()
+    assert booted.exited(worker) == 0
+    for client in (busy, kept, idle, queued):
+        client.close()
+
+
+def test_linger_zero_keeps_a_request_under_way(booted, slots):
+    """A connection that has been made and not used yet is given the moment its request takes."""
+    (slot,) = slots(1)
+    worker = booted.serving([slot])
+    probe = Client(slot.getsockname())
+    fresh = Client(slot.getsockname())
+    probe.get()  # fresh was accepted before this was answered, or with it
+    worker.drain(linger=0)
+    worker.peer.expect("draining")
+    status, headers, _ = fresh.get()
+    assert (status, headers["connection"].lower()) == (200, "close")
+    worker.peer.expect("drained")
+    probe.close()
+    fresh.close()
+
+
+def test_deadline_cuts_and_says_so(booted, slots):
+    """At the drain's timeout the worker leaves, and tells how many it left unanswered."""
+    (slot,) = slots(1)
+    worker = booted.serving([slot])
+    slow, probe = Client(slot.getsockname()), Client(slot.getsockname())
+    slow.ask("/sleep?seconds=30")
+    probe.get()
+    worker.drain(linger=0, timeout=0.3)
+    assert worker.drained()["cut"] == 1
+    slow.close()
+    probe.close()
+
+
+def test_two_listeners_and_a_unix_socket(booted, slots, tmp_path):
+    """Addresses of every family at once; TCP_NODELAY is set on what is accepted."""
+    (first,) = slots(1)
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(path)
+        unix.listen(16)
+        unix.setblocking(False)
+        worker = booted.serving([first, unix])
+        for address in (first.getsockname(), path):
+            client = Client(address)
+            assert client.get("/pid")[2] == f"{worker.pid}\n"
+            client.close()
+        worker.drain()
+        worker.drained()
+
+
+def test_every_kept_connection_is_told(booted, slots):
+    """Many kept connections at once, each asks once more after the drain began, none is lost."""
+    (slot,) = slots(1)
+    worker = booted.serving([slot])
+    clients = [Client(slot.getsockname()) for _ in range(40)]
+    for client in clients:
+        client.get()
+    worker.drain(linger=5)
+    worker.peer.expect("draining")
+    for client in clients:
+        assert client.get()[1]["connection"].lower() == "close"
+        client.close()
+    assert worker.peer.expect("drained")["cut"] == 0
+
+
+def test_head_and_http_1_0_during_the_drain(booted, slots):
+    """Answers without a body, and to clients of HTTP/1.0 that asked to be kept, end the connection as well."""
+    (slot,) = slots(1)
+    worker = booted.serving([slot])
+    head, old = Client(slot.getsockname()), Client(slot.getsockname())
+    head.get()
+    old.get()
+    worker.drain(linger=5)
+    worker.peer.expect("draining")
+    head.ask(method="HEAD")
+    assert head.read_head()[1]["connection"].lower() == "close"
+    assert head.ended()
+    old.sock.sendall(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    assert old.read()[0] == 200
+    assert old.ended()
+    worker.peer.expect("drained")
+    head.close()
+    old.close()
+
+
+@pytest.mark.parametrize("engine", UVICORNS, indirect=False)
+def test_websocket_gets_1012(start, application: Path, slots, engine):
+    """An open WebSocket works through the drain until linger is over, and is then told 1012, 'service restart'."""
+    master = start(python=environment(engine))
+    master.up()
+    (slot,) = slots(1)
+    worker = master.serving([slot])
+    early = WebSocket(slot.getsockname())
+    early.send("one")
+    assert early.text() == "one"
+    kept = Client(slot.getsockname())
+    kept.get()
+    worker.drain(linger=0.4)
+    worker.peer.expect("draining")
+    early.send("two")
+    assert early.text() == "two"
+    late = WebSocket(None, client=kept)  # opened on a kept connection during the drain
+    assert "close" not in late.headers["connection"].lower()
+    assert early.close_code() == 1012
+    assert late.close_code() == 1012
+    early.close()
+    late.close()
+    report = worker.peer.expect("drained")
+    assert (report["websockets"], report["cut"]) == (2, 0)
+    assert worker.gone()
