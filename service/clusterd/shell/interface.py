@@ -27,6 +27,7 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "Status": Method(Rights.READ),
+    "Changes": Method(Rights.CHANGE),
     "Reload": Method(Rights.CHANGE, ("environment", "overlay")),
     "Rollback": Method(Rights.CHANGE),
     "Try": Method(Rights.CHANGE, ("environment", "overlay")),
@@ -127,6 +128,8 @@ type Problem (
 
 type Change (
   key: string,
+  old: ?string,
+  new: ?string,
   applies: string,
   text: string
 )
@@ -134,8 +137,11 @@ type Change (
 # What goes on now.
 method Status() -> (status: Status)
 
-# Replaces every worker by one of the code and the file now on disk. `environment` is added to the application's, and
-# `overlay` to the file's keys, for this generation.
+# What a reload would change, and the command that brings it into effect if a reload does not.
+method Changes() -> (changes: []Change, how: string)
+
+# Replaces every worker by one of the code and the file now on disk. `environment` is what a fresh process of the unit
+# gets from systemd and takes the place of the one before; the variables of `overlay` go on top of it.
 method Reload(environment: ?[string]string, overlay: ?[string]string) -> (progress: ?Progress, receipt: ?Receipt)
 
 # Brings back the generation before, from memory.

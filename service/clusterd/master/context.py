@@ -1,0 +1,36 @@
+"""What every part of the master is given: who it is, where it lives, and the kernel's things it works with."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clusterd.core.events import Event
+from clusterd.master.keeping import Keeping
+from clusterd.shell.cgroup import Cgroups
+from clusterd.shell.control import Client, Control
+from clusterd.shell.journal import Journal
+from clusterd.shell.listeners import Slots
+from clusterd.shell.notify import Notifier
+from clusterd.shell.poll import Poll
+
+Key = tuple[str, int] | Control | Client
+"""What is ready: a kind of descriptor, and the worker or generation it belongs to; or who listens for clients, or one."""
+
+
+@dataclass(frozen=True)
+class Context:
+    name: str
+    runtime: Path
+    foreground: bool
+    keeping: Keeping
+    cgroups: Cgroups
+    journal: Journal
+    notifier: Notifier
+    poll: Poll[Key]
+    slots: Slots
+    library: Path
+    """Where this version's worker side was copied to."""
+    events: deque[Event] = field(default_factory=deque)
+    """What the parts have seen and the core has not been told yet."""

@@ -1,0 +1,143 @@
+"""How a master comes to be: a keeper is started by systemd or by `clusterd run`, and starts `clusterd master --process`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import clusterd
+from clusterd import keeper
+from clusterd.config.difference import from_json, to_json
+from clusterd.config.environment import EnvironmentFileError, read_environment
+from clusterd.config.load import DIRECTORY
+from clusterd.config.names import NAME, is_name
+from clusterd.config.settings import Settings
+from clusterd.master.context import Context
+from clusterd.master.keeping import Keeping
+from clusterd.master.loop import WANTED_SIGNALS, Master, drive
+from clusterd.master.program import program
+from clusterd.master.releases import Release, application_environment
+from clusterd.shell import listeners
+from clusterd.shell.cgroup import Cgroups
+from clusterd.shell.journal import Journal
+from clusterd.shell.notify import Notifier
+from clusterd.shell.poll import Poll
+from clusterd.shell.signals import Signals
+from clusterd.worker.wire import Wire
+
+RUN = "run.json"
+"""In the runtime directory of `clusterd run`: the settings, for there may be no file."""
+
+
+def start(name: str) -> int:
+    """`clusterd master NAME`, as the unit starts it: become the keeper of NAME's slots. Returns the exit status."""
+    if not is_name(name):
+        print(f"clusterd: '{name}' is no name of an application: expected {NAME}", file=sys.stderr)
+        return 2
+    runtime = Path(os.environ.get("RUNTIME_DIRECTORY", f"/run/clusterd/{name}").partition(":")[0])
+    try:
+        slots = listeners.from_systemd()
+    except listeners.ListenError as e:
+        Notifier().status(str(e))
+        print(f"clusterd: {name}: {e}", file=sys.stderr)
+        return 1
+    store = slots.store()
+    notifier = Notifier()
+    for slot, fd in store.items():
+        # systemd's own store too: it outlives the drop-in that lists the sockets, should somebody break the file.
+        notifier.store(slot, fd)
+    return keeper.keep(program("master", "--process", name, str(runtime)), store, foreground=False, app=name)
+
+
+def run(settings: Settings, runtime: Path | None = None) -> int:
+    """`clusterd run`: open the sockets, become the keeper, serve until told to stop. Returns the exit status.
+
+    Raises listeners.ListenError, EnvironmentFileError, OSError.
+    """
+    environment = application_environment(os.environ)
+    if settings.environment_file:
+        environment |= read_environment(settings.environment_file)
+    slots = listeners.open_for_run(settings.listen, settings.slots)
+    own = runtime or Path(tempfile.mkdtemp(prefix=f"clusterd-{settings.name}-"))
+    try:
+        with open(own / RUN, "w", encoding="utf-8", opener=_private) as f:
+            json.dump({"settings": to_json(settings), "environment": environment}, f)
+        launch = program("master", "--process", settings.name, str(own), "--foreground")
+        return keeper.keep(launch, slots.store(), foreground=True, app=settings.name)
+    finally:
+        slots.remove_paths()
+        if runtime is None:
+            shutil.rmtree(own, ignore_errors=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`clusterd master --process NAME RUNTIME [--foreground]`: one master, started by a keeper."""
+    foreground = list(arguments[3:]) == ["--foreground"]
+    if len(arguments) < 3 or arguments[0] != "--process" or keeper.CHANNEL not in os.environ:
+        print("clusterd: 'clusterd master NAME' is what the unit cluster@NAME runs", file=sys.stderr)
+        return 2
+    name, runtime = arguments[1], Path(arguments[2])
+    signals = Signals(WANTED_SIGNALS)
+    channel = int(os.environ.pop(keeper.CHANNEL))
+    os.set_inheritable(channel, False)
+    keeping = Keeping(Wire(socket.socket(fileno=channel)))
+    cgroups = Cgroups.find()
+    cgroups.enter("master")
+    cgroups.enable()
+    context = Context(
+        name=name,
+        runtime=runtime,
+        foreground=foreground,
+        keeping=keeping,
+        cgroups=cgroups,
+        journal=Journal(name, native=False if foreground else None),
+        notifier=Notifier(),
+        poll=Poll(),
+        slots=listeners.from_store(keeping.fds),
+        library=_copy_library(runtime),
+    )
+    first, file = _first(runtime) if foreground else (None, f"{DIRECTORY}/{name}.toml")
+    master = Master(context, file, signals, program("master", *arguments), first)
+    return drive(master.loop(), context.poll)
+
+
+def _first(runtime: Path) -> tuple[Release, str | None]:
+    saved = json.loads((runtime / RUN).read_text(encoding="utf-8"))
+    settings = from_json(saved["settings"])
+    return Release(settings, saved["environment"]), settings.file
+
+
+def _copy_library(runtime: Path) -> Path:
+    """Copy the worker side, so that an old master never boots workers from a new version's files.
+
+    Named by its contents: two builds of one version, as packagers make them, do not mix.
+    """
+    source = Path(clusterd.__file__).parent
+    files = {"clusterd_zygote.py": source.parent / "clusterd_zygote.py", "clusterd/__init__.py": source / "__init__.py"}
+    for path in sorted((source / "worker").rglob("*.py")):
+        files[f"clusterd/{path.relative_to(source)}"] = path
+    contents = {name: path.read_bytes() for name, path in files.items()}
+    digest = hashlib.sha256(b"".join(name.encode() + b"\0" + data for name, data in contents.items())).hexdigest()
+    target = runtime / f"lib-{clusterd.__version__}-{digest[:8]}"
+    if not target.exists():
+        made = Path(tempfile.mkdtemp(prefix="lib-", dir=runtime))
+        for name, data in contents.items():
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
+            (made / name).write_bytes(data)
+        made.chmod(0o755)
+        made.rename(target)
+    return target
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+__all__ = ["EnvironmentFileError", "main", "run", "start"]

@@ -1,0 +1,121 @@
+"""What the master must not forget: descriptors at the keeper, its state in a memfd.
+
+The order matters everywhere: first keep, then act. A master that dies in between has then kept something nobody uses,
+which its successor finds and drops; the other way round it would have done something nobody knows of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from clusterd.keeper import start_successor
+from clusterd.master.program import program
+from clusterd.shell import pidfd
+from clusterd.shell.memory import State
+from clusterd.worker.wire import Wire, WireError
+
+
+class Keeping:
+    """The keeper's store as the master sees it: the same names, its own copies of the descriptors."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.fds: dict[str, int] = {}
+        self.starts = 0
+        self.reaped: dict[int, int] = {}
+        """Wait statuses of processes that were orphaned and reaped by the keeper, by pid."""
+        self._receive_store()
+        if "state" not in self.fds:
+            state = State.create()
+            self.keep("state", state.fd)
+            self.state = state
+        else:
+            self.state = State(self.fds["state"])
+
+    def _receive_store(self) -> None:
+        """Blocks until the keeper has handed everything over: it does that before anything else."""
+        self.wire.sock.setblocking(True)
+        while not self.starts:
+            for message, fds in self.wire.receive():
+                if message.get("event") == "store":
+                    self.fds.update(zip(message["names"], fds, strict=True))
+                elif message.get("event") == "stored":
+                    self.starts = int(message["start"])
+                    self.reaped.update({int(pid): int(status) for pid, status in message.get("reaped", [])})
+        self.wire.sock.setblocking(False)
+
+    def keep(self, name: str, fd: int) -> None:
+        """Remember `fd`, which stays the caller's to use and ours to close, under `name`."""
+        self.fds[name] = fd
+        with contextlib.suppress(WireError):  # the keeper's death is noticed in the loop, and the next one gets all
+            self.wire.send({"op": "keep", "name": name}, [fd])
+
+    def drop(self, *names: str) -> None:
+        """Close and forget."""
+        known = [name for name in names if name in self.fds]
+        for name in known:
+            os.close(self.fds.pop(name))
+        if known:
+            with contextlib.suppress(WireError):
+                self.wire.send({"op": "drop", "names": known})
+
+    def rename(self, old: str, new: str) -> None:
+        """The descriptor known as `old` is `new` from now on; what was `new` is closed."""
+        self.drop(new)
+        fd = self.fds.pop(old)
+        self.fds[new] = fd
+        with contextlib.suppress(WireError):
+            self.wire.send({"op": "keep", "name": new}, [fd])
+            self.wire.send({"op": "drop", "names": [old]})
+
+    def numbered(self, prefix: str, suffix: str) -> dict[int, int]:
+        """Descriptors named PREFIX-N.SUFFIX by N."""
+        return {
+            int(name[len(prefix) + 1 : -len(suffix) - 1]): fd
+            for name, fd in self.fds.items()
+            if name.startswith(f"{prefix}-") and name.endswith(f".{suffix}")
+        }
+
+    def bye(self, status: int) -> None:
+        """The service is over: the keeper is to leave with `status` and start no other master."""
+        self.wire.sock.setblocking(True)
+        with contextlib.suppress(WireError):
+            self.wire.send({"op": "bye", "status": status})
+
+    def save(self, state: dict[str, Any]) -> None:
+        self.state.write(json.dumps(state, separators=(",", ":")).encode())
+
+    def load(self) -> dict[str, Any] | None:
+        """What the last master saved, or None at a first start."""
+        data = self.state.read()
+        return json.loads(data) if data else None
+
+    def succeed(self, launch: Sequence[str], app: str) -> int:
+        """The keeper is dead: start another and give it everything; returns its pid. Raises OSError, WireError."""
+        pid, fd, wire = start_successor(program("keeper"), launch, self.fds, app=app, foreground=False, start=self.starts)
+        os.close(fd)
+        self.wire.close()
+        self.wire = wire
+        return pid
+
+    def ready(self) -> None:
+        """The service is up: from here on the keeper never gives up."""
+        with contextlib.suppress(WireError):
+            self.wire.send({"op": "ready"})
+
+    def receive(self) -> None:
+        """Take in what the keeper says. Raises WireError when it is gone."""
+        for message, fds in self.wire.receive():
+            for fd in fds:
+                os.close(fd)
+            if message.get("event") == "reaped":
+                self.reaped[int(message["pid"])] = int(message["status"])
+                while len(self.reaped) > 1000:  # orphans nobody asks for
+                    del self.reaped[next(iter(self.reaped))]
+
+    def alive(self, name: str) -> bool:
+        return name in self.fds and pidfd.alive(self.fds[name])

@@ -1,0 +1,161 @@
+"""Actions become deeds: the one table from what the core decided to who does it."""
+
+from __future__ import annotations
+
+from clusterd.balance.program import program as steering
+from clusterd.config.environment import EnvironmentFileError
+from clusterd.config.load import Invalid, load_among, surroundings
+from clusterd.config.settings import Settings
+from clusterd.core.actions import (
+    Action,
+    BootZygote,
+    Drain,
+    EndGeneration,
+    Exit,
+    Finish,
+    Fork,
+    Kill,
+    MakeTwin,
+    Outcome,
+    PromoteTwin,
+    Serve,
+    Steer,
+    Tell,
+    Usher,
+    What,
+)  # fmt: skip
+from clusterd.core.events import ZygoteGone
+from clusterd.core.model import Cluster, Kind
+from clusterd.master.context import Context
+from clusterd.master.releases import Release
+from clusterd.master.requests import Requests
+from clusterd.master.telling import Telling, summary
+from clusterd.master.ushering import Ushering
+from clusterd.master.workers import Workers
+from clusterd.shell import messages
+from clusterd.shell.reuseport import attach, grouped
+
+START_FAILED = "failed"
+"""The file in the runtime directory that says a start has failed: the next one stays up and heals."""
+
+
+class Performer:
+    def __init__(
+        self, context: Context, releases: dict[int, Release], file: str | None, workers: Workers, ushering: Ushering,
+        telling: Telling, requests: Requests,
+    ) -> None:  # fmt: skip
+        self.context = context
+        self.releases = releases
+        self.file = file
+        self.workers = workers
+        self.ushering = ushering
+        self.telling = telling
+        self.requests = requests
+        self.exit_status: int | None = None
+
+    def perform(self, action: Action, cluster: Cluster) -> None:
+        """Do one thing. What cannot be done becomes an event; nothing here raises for the world's sake."""
+        match action:
+            case BootZygote(generation):
+                self._boot(generation)
+            case EndGeneration(generation):
+                self.workers.zygotes.end(generation)
+            case MakeTwin(generation):
+                self.workers.zygotes.make_twin(generation)
+            case PromoteTwin(generation):
+                self.workers.zygotes.promote(generation)
+            case Fork(worker, generation, slot):
+                self.workers.fork(worker, generation, slot)
+            case Serve(worker):
+                self.workers.serve(worker)
+            case Drain(worker, linger, timeout):
+                self.workers.drain(worker, linger, timeout)
+            case Kill(worker):
+                self.workers.kill(worker)
+            case Steer(slots):
+                self._steer(slots)
+            case Usher(mode, slots):
+                self.ushering.order(mode, slots)
+            case Finish():
+                self._finish(action, cluster)
+            case Tell():
+                self._tell(action, cluster)
+            case Exit(status):
+                self.ushering.stop()
+                self.exit_status = status
+
+    def _boot(self, generation: int) -> None:
+        release = self.releases[generation]
+        try:
+            if release.attempts and not release.mode or release.settings is None:
+                # It has never been up: whoever repairs it may well do so in the file.
+                release.settings = self.load()
+            release.attempts += 1
+            problems = surroundings(release.settings)
+            if problems:
+                raise Invalid(problems)
+            self.workers.zygotes.boot(generation, release)
+        except Invalid as e:
+            self.context.events.append(ZygoteGone(generation, "; ".join(str(p) for p in e.problems)))
+        except EnvironmentFileError as e:
+            self.context.events.append(ZygoteGone(generation, str(e)))
+        except OSError as e:
+            where = f" '{e.filename}'" if e.filename else ""
+            self.context.events.append(ZygoteGone(generation, f"the zygote cannot be started: {e.strerror}{where}"))
+
+    def load(self) -> Settings:
+        """The file as it is now. Raises Invalid."""
+        if self.file is not None:
+            return load_among(self.file)
+        known = [r.settings for r in self.releases.values() if r.settings is not None]
+        assert known, "without a file there are settings from the start"
+        return known[-1]
+
+    def _steer(self, slots: tuple[int, ...]) -> None:
+        release = self.releases.get(max(self.releases, default=0))
+        mode = release.settings.balance if release is not None and release.settings is not None else "random"
+        for group in self.context.slots.groups:
+            if group.kind != "tcp" or not grouped(group.fds[0]):
+                continue
+            live = sorted({slot % len(group.fds) for slot in slots})
+            try:
+                attach(group.fds[0], steering(mode, live))
+            except OSError as e:
+                self.context.journal.record(
+                    messages.PORT_SHARED, f"{group.text}: the kernel took no steering program: {e.strerror}, ignoring",
+                    messages.Priority.ERROR,
+                )  # fmt: skip
+
+    def _finish(self, finish: Finish, cluster: Cluster) -> None:
+        receipt = self.telling.finish(finish, cluster)
+        self.requests.finish(finish, receipt, self._detail(finish.generation))
+        failed = self.context.runtime / START_FAILED
+        if finish.outcome is Outcome.DONE:
+            if finish.kind is Kind.START:
+                failed.unlink(missing_ok=True)
+                self.context.keeping.ready()
+            if finish.kind is not Kind.TRY:
+                self.context.notifier.ready(summary(cluster))
+        elif finish.kind is Kind.START and finish.outcome is Outcome.REFUSED and cluster.stopping:
+            failed.write_text(finish.reason + "\n", encoding="utf-8")
+        elif finish.kind in (Kind.RELOAD, Kind.ROLLBACK):
+            self.context.notifier.ready(summary(cluster))
+
+    def _detail(self, generation: int) -> str:
+        """The traceback that goes with a failure, if there is one."""
+        release = self.releases.get(generation)
+        return (release.reason if release else "") or next(iter(self.workers.last_words.values()), "")
+
+    def _tell(self, tell: Tell, cluster: Cluster) -> None:
+        body = self.workers.bodies.get(tell.worker) if tell.worker is not None else None
+        traceback = ""
+        if tell.what in (What.REFUSED, What.START_FAILED, What.DEGRADED, What.BOOT_FAILED) and tell.generation:
+            traceback = self._detail(tell.generation)
+        elif tell.what is What.WORKER_DIED and tell.worker is not None:
+            traceback = self.workers.last_words.pop(tell.worker, "")
+        slot = body.slot if body is not None else None
+        self.telling.tell(tell, cluster, slot, traceback)
+        if tell.what is What.GENERATION_GONE and tell.generation is not None:
+            self.releases.pop(tell.generation, None)
+            self.telling.all_drained()
+

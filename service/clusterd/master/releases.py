@@ -1,0 +1,124 @@
+"""What a generation is made of: settings, resolved directory, environment; and what its zygote said of itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from clusterd.config.difference import from_json, to_json
+from clusterd.config.settings import Settings
+from clusterd.core.model import Policy
+
+_SYSTEMD = re.compile(
+    r"(LISTEN_(FDS|PID|FDNAMES)|NOTIFY_SOCKET|MAINPID|MANAGERPID|INVOCATION_ID|JOURNAL_STREAM|SYSTEMD_EXEC_PID"
+    r"|WATCHDOG_(PID|USEC)|FDSTORE|MEMORY_PRESSURE_(WATCH|WRITE)|CLUSTERD_.*)$"
+)
+"""What systemd and clusterd tell the daemon about itself, and an application must not take for its own."""
+
+
+def application_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` without what is meant for the daemon."""
+    return {k: v for k, v in environment.items() if not _SYSTEMD.match(k)}
+
+
+@dataclass
+class Release:
+    """One generation's contents. The environment holds secrets: it goes into the memfd and to the zygote, nowhere else."""
+
+    settings: Settings | None
+    environment: dict[str, str]
+    directory: str = ""
+    attempts: int = 0
+    mode: str = ""
+    why: list[str] = field(default_factory=list)
+    interface: str = ""
+    engine: str = ""
+    python: str = ""
+    reason: str = ""
+
+    def resolve(self) -> None:
+        """Follow the directory's symbolic links now, so that a deploy flipping one later does not reach this release.
+
+        Raises OSError.
+        """
+        assert self.settings is not None
+        self.directory = os.path.realpath(self.settings.directory, strict=True)
+
+    @property
+    def interpreter(self) -> str:
+        """The application's python; inside the directory's own link it follows that to the resolved directory."""
+        assert self.settings is not None
+        given, directory = self.settings.python or sys.executable, self.settings.directory.rstrip("/")
+        if self.directory and given.startswith(directory + "/"):
+            return self.directory + given[len(directory) :]
+        return given
+
+    def variables(self, name: str, generation: int) -> dict[str, str]:
+        """The environment of the zygote, and so of the application."""
+        assert self.settings is not None
+        return {
+            **self.environment,
+            **self.settings.env,
+            "CLUSTERD_APP": name,
+            "CLUSTERD_GENERATION": str(generation),
+        }
+
+    def boot_message(self, name: str, generation: int, cgroup: str | None) -> dict[str, Any]:
+        """docs/architecture.md, "master <-> zygote"."""
+        s = self.settings
+        assert s is not None
+        return {
+            "op": "boot",
+            "generation": generation,
+            "name": name,
+            "kind": "command" if s.command else "app",
+            "app": s.app,
+            "command": list(s.command or ()),
+            "directory": self.directory,
+            "engine": s.engine,
+            "preload": s.reload.preload,
+            "cgroup": cgroup,
+            "oom-score-adj": 100,
+            "http": {
+                "keep-alive": s.http.keep_alive,
+                "forwarded-allow-ips": s.http.forwarded_allow_ips,
+                "root-path": s.http.root_path,
+                "max-connections": s.http.max_connections,
+            },
+            "health": {"path": s.health.path},
+            "log": {"access": s.log.access, "level": s.log.level},
+            "ready": s.ready,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        return {**{k: v for k, v in asdict(self).items() if k != "settings"},
+                "settings": to_json(self.settings) if self.settings else None}  # fmt: skip
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Release:
+        return cls(**{**value, "settings": from_json(value["settings"]) if value["settings"] else None})
+
+
+def policy(settings: Settings | None, slots: int) -> Policy:
+    """The core's part of the settings. `slots` is how many there are, whatever the file says."""
+    if settings is None:
+        return Policy(slots=slots)
+    r = settings.reload
+    return Policy(
+        workers=settings.workers,
+        slots=slots,
+        surge=r.surge,
+        soak=r.soak,
+        watch=r.watch,
+        ready_timeout=r.ready_timeout,
+        drain_timeout=r.drain_timeout,
+        linger=min(r.linger, r.drain_timeout),
+        stop_timeout=settings.stop.drain_timeout,
+        delay=settings.restart.delay,
+        max_delay=settings.restart.max_delay,
+        fresh_slots=bool(settings.command),
+    )

@@ -1,0 +1,259 @@
+"""What people are told: journal records, the status line, receipts. The core says what happened; the words are here."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+
+from clusterd.core.actions import Finish, Outcome, Tell, What
+from clusterd.core.model import Cluster, Kind, Phase, Stage
+from clusterd.master.context import Context
+from clusterd.shell import messages
+from clusterd.shell.messages import Message
+
+_MESSAGES: dict[What, Message] = {
+    What.STARTED: messages.STARTED,
+    What.START_FAILED: messages.START_FAILED,
+    What.DEGRADED: messages.DEGRADED,
+    What.RECOVERED: messages.RECOVERED,
+    What.WORKER_READY: messages.WORKER_READY,
+    What.WORKER_DIED: messages.WORKER_DIED,
+    What.WORKER_TIMEOUT: messages.WORKER_DIED,
+    What.WORKER_CUT: messages.DRAIN_CUT_OFF,
+    What.ZYGOTE_LOST: messages.ZYGOTE_LOST,
+    What.BOOT_FAILED: messages.DEGRADED,
+    What.BEGUN: messages.RELOAD_BEGUN,
+    What.COMMITTED: messages.RELOAD_COMMITTED,
+    What.DONE: messages.RELOAD_COMMITTED,
+    What.REFUSED: messages.RELOAD_REFUSED,
+    What.RETURNING: messages.RETURNED,
+    What.RETURNED: messages.RETURNED,
+    What.SUPERSEDED: messages.RELOAD_SUPERSEDED,
+    What.SETTLED: messages.RELOAD_COMMITTED,
+    What.GENERATION_GONE: messages.OLD_GONE,
+    What.STOPPING: messages.STOPPING,
+    What.STOPPED: messages.STOPPED,
+}
+
+
+@dataclass
+class Receipt:
+    """How a start, reload or rollback ended: for its caller, the journal and `clusterd status`."""
+
+    number: int
+    kind: str
+    outcome: str
+    generation: int
+    workers: int
+    seconds: float
+    reason: str | None = None
+    gap: float = 0.0  # the longest time a slot had nobody who accepted
+    closed: int = 0  # idle connections the old workers closed
+    websockets: int = 0  # closed with 1012
+    cut: int = 0  # connections cut unanswered at the end of the drain
+    drained: bool = False  # the old workers are gone: the three counts are complete
+    text: str = ""
+
+    def write(self) -> Receipt:
+        """Compose `text` from the rest."""
+        did = {"done": "", "refused": "refused: ", "returned": "returned: ", "superseded": "", "stopped": ""}[self.outcome]
+        if self.outcome == "done" and self.kind == "try":
+            self.text = f"#{self.number}: the code on disk boots and is ready ({self.seconds:.1f} s)"
+        elif self.outcome == "done":
+            self.text = (
+                f"#{self.number}: {self.workers}/{self.workers} in {self.seconds:.1f} s, "
+                + (f"{self.cut} reset, {self.websockets} WebSockets closed 1012, " if self.drained else "")
+                + f"longest queue wait {self.gap * 1000:.0f} ms"
+            )
+        else:
+            self.text = f"#{self.number}: {did}{self.reason}"
+        return self
+
+
+class Telling:
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.receipts: dict[int, Receipt] = {}
+        """By number; the last ten."""
+        self._gaps: dict[int, float] = {}
+        self._longest_gap = 0.0
+        self._last_status = ""
+
+    def tell(self, tell: Tell, cluster: Cluster, slot: int | None, traceback: str = "") -> None:
+        """One journal record."""
+        text = self._words(tell, cluster)
+        if not text:
+            return
+        if traceback:
+            text += f"\n{traceback.rstrip()}"
+        self.context.journal.record(
+            _MESSAGES[tell.what], text, _priority(tell),
+            worker=tell.worker, slot=slot, generation=tell.generation, reload=tell.number,
+        )  # fmt: skip
+
+    def finish(self, finish: Finish, cluster: Cluster) -> Receipt:
+        workers = cluster.generations[finish.generation].policy.workers if finish.generation in cluster.generations else 0
+        receipt = Receipt(
+            finish.number, finish.kind, finish.outcome, finish.generation, workers, round(finish.seconds, 3),
+            finish.reason or None, gap=round(self._longest_gap, 4),
+        ).write()  # fmt: skip
+        self.receipts[finish.number] = receipt
+        while len(self.receipts) > 10:
+            del self.receipts[min(self.receipts)]
+        self._longest_gap = 0.0
+        return receipt
+
+    def drained(self, report: dict[str, object]) -> None:
+        """What one old worker said at its end goes onto the last receipt that was done."""
+        receipt = self._last_done()
+        if receipt is not None and not receipt.drained:
+            receipt.closed += _count(report, "closed")
+            receipt.websockets += _count(report, "websockets")
+            receipt.cut += _count(report, "cut")
+
+    def all_drained(self) -> None:
+        """The old workers are gone: the receipt is complete, and told."""
+        receipt = self._last_done()
+        if receipt is not None and not receipt.drained and receipt.kind in (Kind.RELOAD, Kind.ROLLBACK):
+            receipt.drained = True
+            self.context.journal.record(
+                messages.RELOAD_COMMITTED, f"receipt {receipt.write().text}",
+                generation=receipt.generation, reload=receipt.number,
+            )  # fmt: skip
+
+    def observe(self, cluster: Cluster, now: float) -> None:
+        """Measure how long a slot that gets connections had nobody who accepts."""
+        served = {w.slot for w in cluster.workers.values() if w.accepting}
+        steered = set(cluster.steered)
+        for slot in list(self._gaps):
+            if slot in served or slot not in steered:
+                self._longest_gap = max(self._longest_gap, now - self._gaps.pop(slot))
+        for slot in steered - served:
+            self._gaps.setdefault(slot, now)
+
+    def status(self, cluster: Cluster) -> None:
+        """The line of `systemctl status`, when it has changed."""
+        text = summary(cluster)
+        if text != self._last_status:
+            self._last_status = text
+            self.context.notifier.status(text)
+
+    def last(self) -> Receipt | None:
+        return self.receipts[max(self.receipts)] if self.receipts else None
+
+    def to_json(self) -> list[dict[str, object]]:
+        return [asdict(r) for r in self.receipts.values()]
+
+    def from_json(self, value: list[dict[str, object]]) -> None:
+        self.receipts = {r.number: r for r in (Receipt(**v) for v in value)}  # type: ignore[arg-type]  # our own asdict
+
+    def _last_done(self) -> Receipt | None:
+        return next((r for _, r in sorted(self.receipts.items(), reverse=True) if r.outcome == Outcome.DONE), None)
+
+    def _words(self, tell: Tell, cluster: Cluster) -> str:
+        number = f"#{tell.number}" if tell.number is not None else ""
+        g = f"generation {tell.generation}" if tell.generation is not None else ""
+        receipt = self.receipts.get(tell.number) if tell.number is not None else None
+        match tell.what:
+            case What.STARTED:
+                return f"started: {summary(cluster)}"
+            case What.START_FAILED:
+                return f"start failed: {tell.text}"
+            case What.DEGRADED | What.BOOT_FAILED:
+                return f"no worker can be started: {tell.text}"
+            case What.RECOVERED:
+                return f"recovered: {summary(cluster)}"
+            case What.WORKER_READY:
+                return f"worker {tell.worker} is ready ({g})"
+            case What.WORKER_DIED:
+                return f"worker {tell.worker} died: {tell.text} ({g})"
+            case What.WORKER_TIMEOUT:
+                return f"worker {tell.worker} is killed: {tell.text} ({g})"
+            case What.WORKER_CUT:
+                return f"worker {tell.worker} is killed: it {tell.text} ({g})"
+            case What.ZYGOTE_LOST:
+                return f"{g}: {tell.text}; its twin takes over"
+            case What.BEGUN:
+                return f"{number}: {tell.text} of {g} begun"
+            case What.COMMITTED:
+                return f"{number}: {g} committed: new workers serve, old ones drain"
+            case What.DONE:
+                return receipt.text if receipt else f"{number}: done"
+            case What.REFUSED:
+                return f"{number}: refused, nothing changed: {tell.text}"
+            case What.RETURNING:
+                return f"{number}: {g} is given up: {tell.text}"
+            case What.RETURNED:
+                return f"{number}: returned to generation {cluster.current}: {tell.text}"
+            case What.SUPERSEDED:
+                return f"{number}: {tell.text}"
+            case What.SETTLED:
+                return f"{number}: {g} has settled"
+            case What.GENERATION_GONE:
+                return f"{g} is gone"
+            case What.STOPPING:
+                return "stopping: workers drain"
+            case What.STOPPED:
+                return "stopped"
+
+
+def _priority(tell: Tell) -> messages.Priority | None:
+    match tell.what:
+        case What.RECOVERED | What.BEGUN | What.COMMITTED | What.SETTLED | What.GENERATION_GONE:
+            return messages.Priority.INFO
+        case What.RETURNING | What.RETURNED:
+            return messages.Priority.CRITICAL
+        case What.WORKER_TIMEOUT | What.WORKER_CUT:
+            return messages.Priority.WARNING
+    return None
+
+
+def _count(report: dict[str, object], key: str) -> int:
+    value = report.get(key, 0)
+    return value if isinstance(value, int) else 0
+
+
+def summary(cluster: Cluster) -> str:
+    """One line that is always true: "4/4 workers, generation 3"; "reloading: 2/4 ready"."""
+    policy = cluster.policy
+    serving = sum(1 for _ in cluster.accepting())
+    if cluster.stopped:
+        return f"stopped: {cluster.problem}" if cluster.problem else "stopped"
+    if cluster.stopping:
+        why = f" after a failed start: {cluster.problem}" if cluster.problem else ""
+        return f"stopping{why}: {len(cluster.workers)} workers drain" if cluster.workers else f"stopping{why}"
+    r = cluster.rollout
+    if r is not None:
+        text = f"{_doing(r.kind)}: {progress(cluster)['text']}"
+        return text if serving == 0 else f"{text} ({serving} serving)"
+    if cluster.problem:
+        waiting = min((f.until for f in cluster.failures.values()), default=None)
+        again = f"; next attempt in {max(0.0, waiting - time.monotonic()):.1f} s" if waiting is not None else ""
+        return f"{serving}/{policy.workers} workers: {cluster.problem}{again}"
+    draining = sum(w.phase is Phase.DRAINING for w in cluster.workers.values())
+    text = f"{serving}/{policy.workers} workers, generation {cluster.current}"
+    return f"{text}, {draining} draining" if draining else text
+
+
+def _doing(kind: Kind) -> str:
+    return {Kind.START: "starting", Kind.RELOAD: "reloading", Kind.ROLLBACK: "rolling back", Kind.TRY: "trying"}[kind]
+
+
+def progress(cluster: Cluster) -> dict[str, object]:
+    """Where the rollout under way is."""
+    r = cluster.rollout
+    assert r is not None
+    wanted = cluster.seats_of(r)
+    of_target = [w for w in cluster.workers.values() if w.generation == r.target]
+    ready = sum(w.phase in (Phase.READY, Phase.SERVING) and not w.killed for w in of_target)
+    serving = sum(w.accepting and w.phase is Phase.SERVING for w in of_target)
+    match r.stage:
+        case Stage.PREPARING:
+            text = f"{ready}/{wanted} ready"
+        case Stage.SOAKING:
+            text = f"{ready}/{wanted} ready, soaking"
+        case Stage.COMMITTED:
+            text = f"{serving}/{wanted} serving"
+        case Stage.RETURNING:
+            text = f"returning to generation {r.base}: {r.failure}"
+    return {"phase": r.stage, "ready": ready, "wanted": wanted, "serving": serving, "text": text}

@@ -1,0 +1,349 @@
+"""The workers: orders to them, their words, their deaths."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clusterd.core.events import WorkerDraining, WorkerFailed, WorkerGone, WorkerReady, WorkerServing
+from clusterd.core.model import Cluster
+from clusterd.master.context import Context
+from clusterd.master.releases import Release
+from clusterd.master.zygotes import Zygotes
+from clusterd.shell import pidfd, poll
+from clusterd.shell.notified import Notified
+from clusterd.worker.wire import Message, Wire, WireError
+
+STATUS_GRACE = 0.1
+"""Seconds to wait for whoever reaps a dead worker to say its status, before its death is told without one."""
+
+
+@dataclass
+class Body:
+    """The process behind a worker of the core."""
+
+    id: int
+    generation: int
+    slot: int
+    command: bool
+    wire: Wire | None = None
+    notified: Notified | None = None
+    pidfd: int | None = None
+    pid: int | None = None
+    adopted: bool = False
+    status: int | None = None
+    dead_since: float | None = None
+    ready_at: float | None = None
+    """When a `command` worker with ready = "after ..." counts as ready."""
+    traceback: str = ""
+    drained: Message = field(default_factory=dict)
+    stated: str = ""
+    """What it says of itself (STATUS=)."""
+
+
+class Workers:
+    def __init__(self, context: Context, releases: dict[int, Release]) -> None:
+        self.context = context
+        self.releases = releases
+        self.bodies: dict[int, Body] = {}
+        self.zygotes = Zygotes(context, releases, self._on_zygote)
+        self.reports: dict[int, Message] = {}
+        """What workers said at the end of their drain, until it is taken."""
+        self.last_words: dict[int, str] = {}
+        """Tracebacks of workers that are gone, until they are told."""
+        self.cluster = Cluster()
+        """The core's state as of the last step: whom to ask about when a zygote answers a new master."""
+
+    # orders
+
+    def fork(self, worker: int, generation: int, slot: int) -> None:
+        c = self.context
+        release = self.releases[generation]
+        settings = release.settings
+        assert settings is not None
+        body = Body(worker, generation, slot, command=bool(settings.command))
+        self.bodies[worker] = body
+        path = ""
+        ours, theirs = socket.socketpair()
+        if body.command:
+            try:
+                (c.runtime / "notify").mkdir(mode=0o700, exist_ok=True)
+                path = str(c.runtime / "notify" / str(worker))
+                self._take_notified(body, Notified.bind(path))
+            except OSError as e:
+                ours.close()
+                theirs.close()
+                self._unborn(worker, f"cannot make the notify socket '{path}': {e.strerror}")
+                return
+        self._take_channel(body, ours.detach())
+        kinds, listeners = zip(*c.slots.of(slot), strict=True)
+        output = c.journal.stream(f"{c.name}/{slot}")
+        order: Message = {
+            "op": "fork",
+            "worker": worker,
+            "slot": slot,
+            "slots": settings.workers,
+            "cgroup": c.cgroups.path(f"worker-{worker}"),
+            "oom-score-adj": 200,
+            "listeners": list(kinds),
+            "env": {
+                "CLUSTERD_WORKER": str(worker),
+                "CLUSTERD_SLOT": str(slot),
+                "CLUSTERD_GENERATION": str(generation),
+                "CLUSTERD_APP": c.name,
+            },
+            "notify": path or None,
+        }
+        asked = self.zygotes.fork(generation, order, [theirs.fileno(), output, *listeners])
+        theirs.close()
+        os.close(output)
+        if not asked:
+            self._unborn(worker, "there is no zygote to fork it")
+
+    def serve(self, worker: int) -> None:
+        body = self.bodies.get(worker)
+        if body is None:
+            return
+        if body.command:
+            self.context.events.append(WorkerServing(worker))
+        else:
+            self._say(body, {"op": "serve"})
+
+    def drain(self, worker: int, linger: float, timeout: float) -> None:
+        body = self.bodies.get(worker)
+        if body is None:
+            return
+        if body.command:
+            if body.pidfd is not None:
+                pidfd.send(body.pidfd, signal.SIGTERM)
+            self.context.events.append(WorkerDraining(worker))
+        else:
+            self._say(body, {"op": "drain", "linger": linger, "timeout": timeout})
+
+    def kill(self, worker: int) -> None:
+        body = self.bodies.get(worker)
+        if body is None:
+            self.context.events.append(WorkerGone(worker, "gone (status unknown)"))
+            return
+        if body.pidfd is not None:
+            pidfd.send(body.pidfd, signal.SIGKILL)
+        else:
+            self._unborn(worker, "killed before it was forked")
+        self.context.cgroups.kill(f"worker-{worker}")
+
+    def adopt(self, cluster: Cluster) -> None:
+        """Take over the workers in the store, and ask everybody for what may have been said to a dead master."""
+        self.cluster = cluster
+        keeping = self.context.keeping
+        self.zygotes.adopt()
+        channels, pidfds = keeping.numbered("worker", "channel"), keeping.numbered("worker", "pidfd")
+        notify = keeping.numbered("worker", "notify")
+        for number in set(channels) | set(pidfds) | set(notify):
+            w = cluster.workers.get(number)
+            if w is None:
+                for kind in ("channel", "pidfd", "notify"):
+                    keeping.drop(f"worker-{number}.{kind}")
+                continue
+            settings = self.releases[w.generation].settings
+            body = Body(number, w.generation, w.slot, command=bool(settings and settings.command), adopted=True)
+            self.bodies[number] = body
+            if number in channels:
+                self._take_channel(body, channels[number], kept=True)
+            if number in notify:
+                self._take_notified(body, Notified.adopt(notify[number]), kept=True)
+            if number in pidfds:
+                self._take_pidfd(body, pidfds[number], kept=True)
+                self._set_ready_timer(body)
+                self._say(body, {"op": "go"})
+                self._say(body, {"op": "state"})
+        for generation in cluster.generations:
+            self.zygotes.ask_again(generation)
+        for number, w in cluster.workers.items():
+            if number not in self.bodies:
+                self.context.events.append(WorkerGone(number, "it was never forked: the master died"))
+            elif self.bodies[number].pidfd is None and w.generation not in self.zygotes.zygotes:
+                self._unborn(number, "it was never forked: master and zygote died")
+
+    def orphaned(self, generation: int) -> None:
+        """The zygote is dead: what it had been asked to fork and had not answered will never be."""
+        for body in list(self.bodies.values()):
+            if body.generation == generation and body.pidfd is None:
+                self._unborn(body.id, "its zygote died")
+
+    # what happens to them
+
+    def on_channel(self, worker: int) -> None:
+        body = self.bodies.get(worker)
+        if body is None or body.wire is None:
+            return
+        try:
+            body.wire.flush()
+            for message, fds in body.wire.receive():
+                for fd in fds:
+                    os.close(fd)
+                self._heard(body, message)
+        except WireError:
+            self.context.poll.unregister(body.wire.fileno())  # its death is told by the pidfd
+
+    def on_notify(self, worker: int) -> None:
+        """sd_notify messages of a `command` worker: looked at, acted upon, and only then taken away."""
+        body = self.bodies.get(worker)
+        if body is None or body.notified is None:
+            return
+        for _ in range(64):  # a worker that floods its socket must not keep the master from the others
+            notice = body.notified.receive(peek=True)
+            if notice is None:
+                return
+            if notice.fields.get("READY") == "1":
+                self.context.events.append(WorkerReady(worker))
+            if notice.fields.get("STOPPING") == "1" and worker in self.cluster.workers:
+                self.context.events.append(WorkerDraining(worker))
+            body.stated = notice.fields.get("STATUS", body.stated)[:200]
+            body.notified.consume()
+
+    def on_pidfd(self, worker: int) -> None:
+        """It is dead. Its status may be known in a moment: to the zygote or the keeper, whoever is its parent."""
+        body = self.bodies.get(worker)
+        if body is None or body.pidfd is None:
+            return
+        self.context.poll.unregister(body.pidfd)
+        body.dead_since = time.monotonic()
+        self.on_channel(worker)
+        self._bury(body)
+
+    def tick(self, now: float) -> None:
+        """Deadlines of this module: see `deadline`."""
+        for body in list(self.bodies.values()):
+            if body.dead_since is not None:
+                self._bury(body)
+            elif body.ready_at is not None and now >= body.ready_at:
+                body.ready_at = None
+                self.context.events.append(WorkerReady(body.id))
+
+    def deadline(self) -> float | None:
+        times = [b.dead_since + STATUS_GRACE for b in self.bodies.values() if b.dead_since is not None]
+        times += [b.ready_at for b in self.bodies.values() if b.ready_at is not None]
+        return min(times, default=None)
+
+    def _bury(self, body: Body) -> None:
+        assert body.pidfd is not None and body.dead_since is not None
+        status = body.status if body.status is not None else pidfd.status(body.pidfd)
+        if status is None and body.pid is not None:
+            status = self.context.keeping.reaped.pop(body.pid, None)
+        if status is None and time.monotonic() < body.dead_since + STATUS_GRACE:
+            return
+        oom = self.context.cgroups.oom_kills(f"worker-{body.id}")
+        reason = pidfd.describe(status) + (" (out of memory)" if oom else "")
+        self._forget(body)
+        self.context.events.append(WorkerGone(body.id, reason))
+
+    def _unborn(self, worker: int, reason: str) -> None:
+        body = self.bodies.get(worker)
+        if body is not None:
+            self._forget(body)
+        self.context.events.append(WorkerGone(worker, reason))
+
+    def _on_zygote(self, generation: int, message: Message, fds: list[int]) -> None:
+        event, worker = message.get("event"), message.get("worker")
+        body = self.bodies.get(worker) if isinstance(worker, int) else None
+        if event == "forked" and len(fds) == 1:
+            if body is None or body.pidfd is not None:
+                os.close(fds[0])
+                return
+            body.pid = int(message["pid"])
+            self._take_pidfd(body, fds[0])
+            self._set_ready_timer(body)
+            self._say(body, {"op": "go"})
+            return
+        for fd in fds:
+            os.close(fd)
+        if event == "exited" and body is not None:
+            body.status = int(message["status"])
+            if body.dead_since is not None:
+                self._bury(body)
+        elif event == "fork-failed" and body is not None:
+            self.context.events.append(WorkerFailed(body.id, str(message["reason"])))
+            if body.pidfd is None:
+                self._unborn(body.id, str(message["reason"]))
+        elif event == "listed":
+            for other in list(self.bodies.values()):
+                # What we ordered ourselves is answered in turn, after the list; what a dead master ordered is in it.
+                if other.generation == generation and other.pidfd is None and other.adopted:
+                    self._unborn(other.id, "it was never forked: the master died")
+
+    def _heard(self, body: Body, message: Message) -> None:
+        events = self.context.events
+        match message.get("event"):
+            case "ready":
+                events.append(WorkerReady(body.id))
+            case "serving":
+                events.append(WorkerServing(body.id))
+            case "draining":
+                events.append(WorkerDraining(body.id))
+            case "failed":
+                body.traceback = str(message.get("traceback", ""))
+                events.append(WorkerFailed(body.id, str(message.get("reason", "failed without a reason"))))
+            case "drained":
+                body.drained = message
+
+    # descriptors
+
+    def _take_channel(self, body: Body, fd: int, *, kept: bool = False) -> None:
+        if not kept:
+            self.context.keeping.keep(f"worker-{body.id}.channel", fd)
+        sock = socket.socket(fileno=fd)
+        sock.setblocking(False)
+        body.wire = Wire(sock)
+        if not body.command:
+            self.context.poll.register(fd, poll.READ, ("worker.channel", body.id))
+
+    def _take_notified(self, body: Body, notified: Notified, *, kept: bool = False) -> None:
+        if not kept:
+            self.context.keeping.keep(f"worker-{body.id}.notify", notified.fileno())
+        body.notified = notified
+        self.context.poll.register(notified.fileno(), poll.READ, ("worker.notify", body.id))
+
+    def _take_pidfd(self, body: Body, fd: int, *, kept: bool = False) -> None:
+        if not kept:
+            self.context.keeping.keep(f"worker-{body.id}.pidfd", fd)
+        body.pidfd = fd
+        body.pid = body.pid or pidfd.pid_of(fd)
+        self.context.poll.register(fd, poll.READ, ("worker.pidfd", body.id))
+
+    def _set_ready_timer(self, body: Body) -> None:
+        settings = self.releases[body.generation].settings
+        if body.command and settings is not None and not isinstance(settings.ready, str):
+            body.ready_at = time.monotonic() + settings.ready
+
+    def _forget(self, body: Body) -> None:
+        c = self.context
+        del self.bodies[body.id]
+        if body.drained:
+            self.reports[body.id] = body.drained
+        if body.traceback:
+            self.last_words[body.id] = body.traceback
+        if body.wire is not None:
+            c.poll.unregister(body.wire.fileno())
+            body.wire.sock.detach()
+        if body.notified is not None:
+            c.poll.unregister(body.notified.fileno())
+            with contextlib.suppress(OSError):
+                Path(c.runtime / "notify" / str(body.id)).unlink()
+            body.notified.sock.detach()
+        if body.pidfd is not None:
+            c.poll.unregister(body.pidfd)
+        c.keeping.drop(f"worker-{body.id}.channel", f"worker-{body.id}.notify", f"worker-{body.id}.pidfd")
+        c.cgroups.kill(f"worker-{body.id}")  # what it left behind goes with it
+        c.cgroups.remove(f"worker-{body.id}")
+
+    def _say(self, body: Body, message: Message) -> None:
+        if body.wire is None or body.command:
+            return
+        with contextlib.suppress(WireError):  # its death is on its way through the pidfd
+            body.wire.send(message)
+

@@ -1,0 +1,220 @@
+"""The zygotes and their twins: started, spoken to, promoted, ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clusterd.core.events import TwinGone, TwinUp, ZygoteGone, ZygoteUp
+from clusterd.master.context import Context
+from clusterd.master.releases import Release, policy
+from clusterd.shell import pidfd, poll, process
+from clusterd.worker.wire import Message, Wire, WireError
+
+
+@dataclass
+class Zygote:
+    """One process that forks, or its understudy: both speak the same."""
+
+    generation: int
+    wire: Wire
+    pidfd: int | None = None
+    pid: int | None = None
+    reason: str = ""
+
+
+Hook = Callable[[int, Message, list[int]], None]
+
+
+class Zygotes:
+    """`zygote-G` and `twin-G` in the keeper's store, and what they say.
+
+    `forked` is called with what a zygote says of its children (forked, fork-failed, exited, listed).
+    """
+
+    def __init__(self, context: Context, releases: dict[int, Release], forked: Hook) -> None:
+        self.context = context
+        self.releases = releases
+        self.forked = forked
+        self.zygotes: dict[int, Zygote] = {}
+        self.twins: dict[int, Zygote] = {}
+
+    # orders
+
+    def boot(self, generation: int, release: Release) -> None:
+        """Start the zygote. Raises OSError when it cannot be started."""
+        c = self.context
+        release.resolve()
+        ours, theirs = socket.socketpair()
+        output = c.journal.stream(f"{c.name}/zygote")
+        try:
+            # A command's zygote imports no application: the daemon's own interpreter will do.
+            python = sys.executable if release.settings and release.settings.command else release.interpreter
+            argv = [python, "-B", str(c.library / "clusterd_zygote.py"), str(theirs.fileno())]
+            cgroup = c.cgroups.path(f"zygote-{generation}")
+            pid, fd = process.start(
+                argv, release.variables(c.name, generation), release.directory, [theirs.fileno()],
+                stdout=output, stderr=output,
+            )  # fmt: skip
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(output)
+        c.keeping.keep(f"zygote-{generation}.pidfd", fd)
+        zygote = self._take_on(generation, "zygote", ours.detach(), fd)
+        zygote.pid = pid
+        self._say(zygote, release.boot_message(c.name, generation, cgroup))
+
+    def fork(self, generation: int, order: Message, fds: Sequence[int]) -> bool:
+        """Ask for a worker; False when there is no zygote to ask."""
+        zygote = self.zygotes.get(generation)
+        return zygote is not None and self._say(zygote, order, fds)
+
+    def make_twin(self, generation: int) -> None:
+        zygote = self.zygotes.get(generation)
+        if zygote is None:
+            self.context.events.append(TwinGone(generation))
+            return
+        ours, theirs = socket.socketpair()
+        self._take_on(generation, "twin", ours.detach(), None)
+        self._say(zygote, {"op": "twin", "cgroup": self.context.cgroups.path(f"twin-{generation}")}, [theirs.fileno()])
+        theirs.close()
+
+    def promote(self, generation: int) -> None:
+        """The zygote is dead: its twin answers from now on."""
+        keeping = self.context.keeping
+        twin = self.twins.pop(generation, None)
+        if twin is None:
+            return
+        for kind in ("channel", "pidfd"):
+            fd = keeping.fds.get(f"twin-{generation}.{kind}")
+            if fd is not None:
+                self.context.poll.unregister(fd)
+                keeping.rename(f"twin-{generation}.{kind}", f"zygote-{generation}.{kind}")
+                self.context.poll.register(fd, poll.READ, (f"zygote.{kind}", generation))
+        self.zygotes[generation] = twin
+
+    def end(self, generation: int) -> None:
+        """Kill both: they hold nothing that needs a farewell, and one that hangs in an import would not hear it."""
+        for kind, group in (("zygote", self.zygotes), ("twin", self.twins)):
+            zygote = group.pop(generation, None)
+            if zygote is not None:
+                if zygote.pidfd is not None:
+                    pidfd.send(zygote.pidfd, signal.SIGKILL)
+                self._let_go(zygote, kind)
+            self.context.cgroups.kill(f"{kind}-{generation}")
+            self.context.cgroups.remove(f"{kind}-{generation}")
+
+    def ask_again(self, generation: int) -> None:
+        """A new master asks what its predecessor may have heard and not written down."""
+        zygote = self.zygotes.get(generation)
+        if zygote is not None:
+            self._say(zygote, {"op": "boot"})
+            self._say(zygote, {"op": "list"})
+
+    def adopt(self) -> None:
+        """Take over what is in the store."""
+        keeping = self.context.keeping
+        for kind in ("zygote", "twin"):
+            pidfds = keeping.numbered(kind, "pidfd")
+            for generation, channel in keeping.numbered(kind, "channel").items():
+                zygote = self._take_on(generation, kind, channel, pidfds.get(generation), kept=True)
+                zygote.pid = pidfd.pid_of(zygote.pidfd) if zygote.pidfd is not None else None
+
+    # what they say
+
+    def on_channel(self, kind: str, generation: int) -> None:
+        group = self.zygotes if kind == "zygote" else self.twins
+        zygote = group.get(generation)
+        if zygote is None:
+            return
+        try:
+            zygote.wire.flush()
+            for message, fds in zygote.wire.receive():
+                self._heard(zygote, kind, message, fds)
+        except WireError as e:
+            self.context.poll.unregister(zygote.wire.fileno())
+            zygote.reason = zygote.reason or (f"the zygote's channel: {e}" if zygote.pidfd is None else "")
+            if zygote.pidfd is None:
+                self.on_gone(kind, generation)
+            else:
+                pidfd.send(zygote.pidfd, signal.SIGKILL)  # a zygote that cannot be spoken to is none
+
+    def on_gone(self, kind: str, generation: int) -> None:
+        """Its pidfd says that it is dead."""
+        group = self.zygotes if kind == "zygote" else self.twins
+        zygote = group.get(generation)
+        if zygote is None:
+            return
+        with contextlib.suppress(WireError):  # last words
+            for message, fds in zygote.wire.receive():
+                self._heard(zygote, kind, message, fds)
+        group.pop(generation, None)
+        status = pidfd.status(zygote.pidfd) if zygote.pidfd is not None else None
+        reason = zygote.reason or f"the zygote {pidfd.describe(status)}"
+        self._let_go(zygote, kind)
+        self.context.cgroups.kill(f"{kind}-{generation}")
+        self.context.cgroups.remove(f"{kind}-{generation}")
+        events = self.context.events
+        events.append(ZygoteGone(generation, reason) if kind == "zygote" else TwinGone(generation))
+
+    def _heard(self, zygote: Zygote, kind: str, message: Message, fds: list[int]) -> None:
+        generation, event = zygote.generation, message.get("event")
+        if event == "up":
+            release = self.releases[generation]
+            release.mode, release.why = str(message["mode"]), [str(w) for w in message.get("why", [])]
+            release.interface, release.engine = str(message.get("interface")), str(message.get("engine"))
+            release.python = str(message.get("python"))
+            born = policy(release.settings, self.context.slots.total)
+            self.context.events.append(ZygoteUp(generation, twinned=release.mode == "fork", policy=born))
+        elif event == "failed":
+            zygote.reason = str(message.get("reason", "failed without a reason"))
+            self.releases[generation].reason = str(message.get("traceback", ""))
+        elif event == "twin" and len(fds) == 1:
+            twin = self.twins.get(generation)
+            if twin is None or kind == "twin":
+                os.close(fds[0])
+                return
+            twin.pid, twin.pidfd = int(message["pid"]), fds[0]
+            self.context.keeping.keep(f"twin-{generation}.pidfd", fds[0])
+            self.context.poll.register(fds[0], poll.READ, ("twin.pidfd", generation))
+            self.context.events.append(TwinUp(generation))
+        else:
+            self.forked(generation, message, fds)
+
+    # descriptors
+
+    def _take_on(self, generation: int, kind: str, channel: int, fd: int | None, *, kept: bool = False) -> Zygote:
+        os.set_inheritable(channel, False)
+        if not kept:
+            self.context.keeping.keep(f"{kind}-{generation}.channel", channel)
+        sock = socket.socket(fileno=channel)
+        sock.setblocking(False)
+        zygote = Zygote(generation, Wire(sock), fd)
+        (self.zygotes if kind == "zygote" else self.twins)[generation] = zygote
+        self.context.poll.register(channel, poll.READ, (f"{kind}.channel", generation))
+        if fd is not None:
+            self.context.poll.register(fd, poll.READ, (f"{kind}.pidfd", generation))
+        return zygote
+
+    def _let_go(self, zygote: Zygote, kind: str) -> None:
+        self.context.poll.unregister(zygote.wire.fileno())
+        zygote.wire.sock.detach()  # the store owns the descriptor
+        if zygote.pidfd is not None:
+            self.context.poll.unregister(zygote.pidfd)
+        self.context.keeping.drop(f"{kind}-{zygote.generation}.channel", f"{kind}-{zygote.generation}.pidfd")
+
+    def _say(self, zygote: Zygote, message: dict[str, Any], fds: Sequence[int] = ()) -> bool:
+        try:
+            zygote.wire.send(message, fds)
+        except WireError:
+            return False  # its death is on its way through the pidfd
+        return True
