@@ -43,7 +43,7 @@ class Result:
 
 
 class Wrk:
-    """wrk under way: started by the constructor, ended by `finish`, so that a load can outlive what is done under it."""
+    """wrk under way: started by the constructor, ended by `finish`, so a load can outlive what is done under it."""
 
     def __init__(self, url: str, *, connections: int = 64, limit: float = 60) -> None:
         command = ["wrk", "-t1", f"-c{connections}", f"-d{int(limit)}s", "--timeout", "10s", "--latency", url]

@@ -75,7 +75,7 @@ class Server:
     def __init__(self, workers: int, *, die: float = 0) -> None:
         self.count = workers
         self.port = free_port()
-        self.log: IO[str] = tempfile.TemporaryFile("w+")
+        self.log: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by stop)
         environment = {**os.environ, "PYTHONPATH": str(APPS)}
         environment.pop("CLUSTERD_INSTANCE", None)
         if die:

@@ -1,0 +1,162 @@
+"""`clusterd reload`, `rollback` and `try`: one call each, its progress, its outcome as words and exit status."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from clusterd.cli import control, files
+from clusterd.cli.exits import CommandError, Exit
+from clusterd.cli.instances import Instance, InstanceType
+from clusterd.cli.observe import receipt_line
+from clusterd.cli.progress import Progress
+
+OWN_VARIABLES = (
+    "INVOCATION_ID",
+    "NOTIFY_SOCKET",
+    "MAINPID",
+    "JOURNAL_STREAM",
+    "SYSTEMD_EXEC_PID",
+    "RUNTIME_DIRECTORY",
+    "STATE_DIRECTORY",
+    "CREDENTIALS_DIRECTORY",
+    "SERVICE_RESULT",
+)
+OWN_PREFIXES = ("LISTEN_", "WATCHDOG_", "MEMORY_PRESSURE_", "EXIT_", "CLUSTERD_")
+"""What systemd and clusterd set for one process: it is true of ExecReload's process, not of the workers."""
+
+SUCCESSION = 15.0
+"""Seconds within which a master that went away has a successor; it takes milliseconds."""
+
+quiet = click.option("--quiet", "-q", is_flag=True, help="No progress: only the receipt, or the reason.")
+name = click.argument("instance", metavar="NAME", type=InstanceType())
+
+
+@click.command(short_help="Replace every worker by one of the code and file now on disk.")
+@name
+@quiet
+def reload(instance: Instance, quiet: bool) -> None:
+    """Replace every worker by one of the code and configuration now on disk, and wait until that is done.
+
+    The new generation is booted and checked completely while the old one serves; only then it takes over, and the old
+    workers answer what they have and leave. A refused reload changes nothing. This is what 'systemctl reload
+    cluster@NAME' runs. If the client is interrupted, the reload goes on.
+    """
+    perform(instance, "Reload", environment(instance), quiet=quiet)
+
+
+@click.command(short_help="Bring back the previous generation, from memory.")
+@name
+@quiet
+def rollback(instance: Instance, quiet: bool) -> None:
+    """Bring back the previous generation, as it was in memory: its files need not be on disk any more.
+
+    Once done, the generation it replaced is the previous one.
+    """
+    perform(instance, "Rollback", {}, quiet=quiet)
+
+
+@click.command("try", short_help="Boot and check what is on disk, without traffic.")
+@name
+@quiet
+def try_command(instance: Instance, quiet: bool) -> None:
+    """Boot and check the code and configuration now on disk without giving it traffic.
+
+    The exit status says whether a reload would be accepted: made for a deployment pipeline. What runs is not touched.
+    """
+    perform(instance, "Try", environment(instance), quiet=quiet)
+
+
+def perform(instance: Instance, method: str, parameters: dict[str, Any], *, quiet: bool) -> None:
+    """Call `method`, show what comes, end with the exit status of its outcome."""
+    verb = method.lower()
+    last: dict[str, Any] = {}
+    # in the unit, what is printed goes to the journal, where the master has told the progress already
+    with Progress(f"{instance.name}: {verb}", quiet=quiet or inside(instance)) as progress:
+        try:
+            before = number(control.status(instance))
+            try:
+                for reply in control.call(instance, method, parameters, more=True):
+                    if "progress" in reply:
+                        progress.show(reply["progress"])
+                    else:
+                        last = reply
+            except control.Lost:
+                if method == "Try":
+                    raise
+                last = {"receipt": follow(instance, before, progress)}
+        except KeyboardInterrupt:
+            raise CommandError(
+                f"{instance.name}: interrupted; the {verb} goes on",
+                Exit.INTERRUPTED,
+                hint=f"clusterd status {instance.name if instance.file else instance.control}",
+            ) from None
+    receipt = last.get("receipt") or last.get("report") or {}
+    click.echo(f"{instance.name}: {receipt_line(receipt) if receipt else verb + ' done'}")
+
+
+def number(status: dict[str, Any]) -> int:
+    """The number of the last receipt, 0 before the first."""
+    return int((status.get("receipt") or {}).get("number") or 0)
+
+
+def follow(instance: Instance, before: int, progress: Progress) -> dict[str, Any]:
+    """The receipt of a rollout whose master was replaced: the next one goes on with it. Raises CommandError."""
+    deadline = time.monotonic() + SUCCESSION
+    while True:
+        try:
+            status = control.status(instance)
+        except (control.NotRunning, control.Lost):
+            if time.monotonic() > deadline:
+                raise
+        else:
+            deadline = time.monotonic() + SUCCESSION
+            if number(status) > before:
+                return judged(instance, status["receipt"])
+            if rollout := status.get("rollout"):
+                progress.show({"phase": rollout.get("phase"), "text": status.get("summary")})
+            else:
+                raise CommandError(
+                    f"{instance.name}: the master was replaced, and the outcome is not known",
+                    Exit.UNREACHABLE,
+                    hint=f"clusterd status {control.shown(instance)}",
+                )
+        time.sleep(0.2)  # nothing to wait on: the connection to wait on is what was lost
+
+
+def judged(instance: Instance, receipt: dict[str, Any]) -> dict[str, Any]:
+    """The receipt of a rollout that was done; raises the CommandError of any other."""
+    outcomes = {"refused": Exit.REFUSED, "superseded": Exit.SUPERSEDED, "returned": Exit.RETURNED}
+    outcome = str(receipt.get("outcome"))
+    if outcome in outcomes:
+        raise CommandError(f"{instance.name}: {receipt_line(receipt)}", outcomes[outcome])
+    return receipt
+
+
+def inside(instance: Instance) -> bool:
+    """Whether this runs in the instance's own unit, as ExecReload= does."""
+    return os.environ.get("CLUSTERD_INSTANCE") == instance.name
+
+
+def environment(instance: Instance) -> dict[str, Any]:
+    """What the new generation's environment is made of.
+
+    In the unit, systemd has just read EnvironmentFile= and Environment= anew: the whole of it counts. Elsewhere only
+    the application's own file can be read again, over what the master had at its start; that needs root, for such
+    files hold secrets. Without either the master takes what it has.
+    """
+    if inside(instance):
+        return {"environment": without_own(os.environ)}
+    if os.geteuid() == 0 and instance.file is not None and (overlay := files.environment(instance.file)) is not None:
+        return {"overlay": overlay}
+    return {}
+
+
+def without_own(variables: Mapping[str, str]) -> dict[str, str]:
+    return {
+        key: value for key, value in variables.items() if key not in OWN_VARIABLES and not key.startswith(OWN_PREFIXES)
+    }

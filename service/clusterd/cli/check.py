@@ -1,0 +1,136 @@
+"""`clusterd check`: everything that is wrong with a file, and what it would change of what runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clusterd.cli import control
+from clusterd.cli.exits import CommandError, Exit
+from clusterd.cli.files import count, describe
+from clusterd.cli.instances import Instance, Places, find, places
+from clusterd.config import claims
+from clusterd.config.difference import Change, difference, from_json, how
+from clusterd.config.load import Invalid, load_among, surroundings
+from clusterd.config.problem import Problem
+from clusterd.config.settings import Settings
+
+
+@dataclass
+class Report:
+    """What was found about one file. `changes` is None when no instance of that name runs, or it cannot be asked."""
+
+    name: str
+    file: Path
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+    changes: list[Change] | None = None
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "file": str(self.file),
+            "valid": not self.problems,
+            "problems": [problem.to_json() for problem in self.problems],
+            "warnings": [problem.to_json() for problem in self.warnings],
+            "changes": None
+            if self.changes is None
+            else [{"key": c.key, "applies": c.applies, "text": c.text} for c in self.changes],
+        }
+
+
+@click.command(short_help="Check configuration files, and say what a reload would change.")
+@click.argument("targets", metavar="[NAME|FILE]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array, an object for each file.")
+@click.pass_context
+def check(context: click.Context, targets: tuple[str, ...], as_json: bool) -> None:
+    """Check configuration files: every problem at once, with what was found, what is expected and a hint.
+
+    NAME means its file in the configuration directory; anything with a slash or ending in .toml is a FILE; without
+    either, all files are checked. Addresses that overlap with another file's are a problem. Where an instance of that
+    name runs, it says too what a reload would change and what needs a restart. Exits 2 when a file has a problem.
+    """
+    where = places(context)
+    files = [target_file(target, where) for target in targets] or [where.file(name) for name in where.known()]
+    if not files:
+        raise CommandError(f"no *.toml in {where.config}", Exit.INVALID, hint="see cluster.toml(5)")
+    reports = [examine(file, where) for file in files]
+    if as_json:
+        click.echo(json.dumps([report.to_json() for report in reports], indent=2))
+    else:
+        for report in reports:
+            show(report)
+    bad = sum(bool(report.problems) for report in reports)
+    if bad:
+        context.exit(int(Exit.INVALID))
+
+
+def target_file(target: str, where: Places) -> Path:
+    if "/" in target or target.endswith(".toml"):
+        return Path(target)
+    found = find(target, where)
+    assert found.file is not None
+    return found.file
+
+
+def examine(file: Path, where: Places) -> Report:
+    """Check one file; its problems are in the report, never raised."""
+    report = Report(file.name.removesuffix(".toml"), file)
+    try:
+        settings = load_among(file.absolute(), claims.serving(where.known(), str(where.runtime)))
+    except Invalid as e:
+        report.problems = e.problems
+        return report
+    lacks = surroundings(settings)
+    # A file elsewhere may be meant for another machine, and who is not root may see less than the service does.
+    if file.absolute().parent == where.config.absolute() and os.geteuid() == 0:
+        report.problems = lacks
+    else:
+        report.warnings = lacks
+    compare(report, settings, where)
+    return report
+
+
+def compare(report: Report, settings: Settings, where: Places) -> None:
+    """Fill in the changes against the running instance of that name."""
+    instance = Instance(settings.name, where.control(settings.name), report.file)
+    try:
+        running = from_json(control.once(instance, "Settings", "settings"))
+    except control.NotRunning:
+        return
+    except CommandError as e:
+        report.note = f"cannot be compared with what runs: {e.message}"
+        return
+    except (TypeError, ValueError, KeyError) as e:
+        report.note = f"cannot be compared with what runs: its settings cannot be read: {e}"
+        return
+    report.changes = difference(running, settings)
+
+
+def show(report: Report) -> None:
+    for problem in report.problems:
+        click.echo(describe(problem.to_json()), err=True)
+    for problem in report.warnings:
+        click.echo(describe(problem.to_json(), kind="warning"), err=True)
+    if report.problems:
+        click.echo(f"{report.file}: {count(len(report.problems), 'problem')}", err=True)
+        return
+    click.echo(f"{report.file}: valid")
+    if report.note:
+        click.echo(f"  {report.note}")
+    if report.changes is None:
+        return
+    if not report.changes:
+        click.echo("  as it runs: nothing would change but the code")
+    for applies in ("reload", "restart", "socket restart"):
+        for change in report.changes:
+            if change.applies == applies:
+                click.echo(f"  at {applies}: {change.text}")
+    if command := how(report.name, report.changes):
+        click.echo(f"  to apply: {command}")

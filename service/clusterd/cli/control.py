@@ -1,0 +1,194 @@
+"""Talking to a running master, every wait bounded, every failure a CommandError with its exit status.
+
+The exchange is Varlink's, on the one wire; docs/architecture.md has the methods.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import click
+
+from clusterd.cli.exits import CommandError, Exit
+from clusterd.cli.files import count, describe
+from clusterd.cli.instances import Instance
+from clusterd.config.difference import Change, how
+from clusterd.worker.wire import Closed, Wire, WireError
+
+INTERFACE = "io.clusterd"
+PATIENCE = 10.0
+"""Seconds without a reply after which a master is asked for a sign of life, or given up. It answers in milliseconds."""
+
+
+class NotRunning(CommandError):
+    """Nobody listens on the control socket."""
+
+
+class Lost(CommandError):
+    """The master went away in the middle of a call."""
+
+
+def status(instance: Instance, *, patience: float = PATIENCE) -> dict[str, Any]:
+    """The Status object of docs/architecture.md."""
+    return once(instance, "Status", "status", patience=patience)
+
+
+def once(instance: Instance, method: str, key: str, *, patience: float = PATIENCE) -> dict[str, Any]:
+    """The object called `key` in the one reply to a method without parameters."""
+    with contextlib.closing(call(instance, method, {}, patience=patience)) as replies:
+        found = next(replies, {}).get(key)
+    if not isinstance(found, dict):
+        raise CommandError(f"{instance.name}: the reply to {method} has no '{key}'", Exit.UNREACHABLE)
+    return found
+
+
+def call(
+    instance: Instance, method: str, parameters: dict[str, Any], *, more: bool = False, patience: float = PATIENCE
+) -> Generator[dict[str, Any], None, None]:
+    """The parameters of each reply to `method`; with `more`, as many as the master sends.
+
+    A call with `more` may be silent for as long as the master's own deadlines allow, provided that the master still
+    answers others. Raises NotRunning, Lost, CommandError.
+    """
+    with connected(instance, patience) as wire:
+        wire.send({"method": f"{INTERFACE}.{method}", "parameters": parameters, **({"more": True} if more else {})})
+        for message in messages(instance, wire, patience, patient=more):
+            if "error" in message:
+                raise failure(instance, method, str(message["error"]), message.get("parameters") or {})
+            found = message.get("parameters")
+            yield found if isinstance(found, dict) else {}
+            if not message.get("continues"):
+                return
+
+
+@contextlib.contextmanager
+def connected(instance: Instance, patience: float) -> Iterator[Wire]:
+    """A connection to the control socket. Protocol errors inside the block become Lost."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+        sock.settimeout(patience)
+        try:
+            sock.connect(str(instance.control))
+        except OSError as e:
+            raise unreachable(instance, e, patience) from None
+        sock.setblocking(False)
+        try:
+            yield Wire(sock)
+        except Closed:
+            raise Lost(
+                f"{instance.name}: the master went away during the call",
+                Exit.UNREACHABLE,
+                hint=f"clusterd status {shown(instance)}",
+            ) from None
+        except WireError as e:
+            raise CommandError(f"{instance.control}: not a clusterd master: {e}", Exit.UNREACHABLE) from None
+
+
+def messages(instance: Instance, wire: Wire, patience: float, *, patient: bool) -> Iterator[dict[str, Any]]:
+    """What arrives. `patient`: silence is allowed as long as the master answers Status on another connection."""
+    poll = select.poll()
+    deadline = time.monotonic() + patience
+    ready: deque[dict[str, Any]] = deque()
+    while True:
+        poll.register(wire, select.POLLIN | (select.POLLOUT if wire.wants_write else 0))
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            if not patient:
+                raise silent(instance, patience)
+            status(instance, patience=patience)
+            deadline = time.monotonic() + patience
+            continue
+        if wire.wants_write:
+            wire.flush()
+        ready.extend(message for message, _ in wire.receive())
+        while ready:
+            yield ready.popleft()
+            deadline = time.monotonic() + patience
+
+
+def unreachable(instance: Instance, error: OSError, patience: float) -> CommandError:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED):
+        if instance.file is None:
+            return NotRunning(f"nobody listens on '{instance.control}'", Exit.UNREACHABLE)
+        return NotRunning(f"{instance.name} is not running", Exit.UNREACHABLE, hint=f"clusterd start {instance.name}")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return CommandError(f"{instance.control}: permission denied", Exit.NOT_ALLOWED, hint="run it as root")
+    if isinstance(error, TimeoutError) or error.errno in (errno.EAGAIN, errno.EINPROGRESS):
+        return silent(instance, patience)
+    return CommandError(f"{instance.control}: {error.strerror or error}", Exit.UNREACHABLE)
+
+
+def silent(instance: Instance, patience: float) -> CommandError:
+    hint = f"journalctl -u cluster@{instance.name}" if instance.file else ""
+    return CommandError(
+        f"{instance.name}: the master does not answer within {patience:g} s", Exit.UNREACHABLE, hint=hint
+    )
+
+
+def shown(instance: Instance) -> str:
+    """What to type for this instance."""
+    return instance.name if instance.file else str(instance.control)
+
+
+def failure(instance: Instance, method: str, error: str, parameters: dict[str, Any]) -> CommandError:
+    """The CommandError for an error reply; what does not fit into one line is printed here, before it."""
+    verb = method.lower()
+    text = str(parameters.get("text") or "")
+    reason = str(parameters.get("reason") or "")
+    if detail := parameters.get("detail"):
+        lines = detail.splitlines() if isinstance(detail, str) else [str(line) for line in detail]
+        for line in lines:
+            click.echo(f"  {line}", err=True)
+    match error.removeprefix(INTERFACE + "."):
+        case "Refused":
+            return CommandError(f"{instance.name}: {verb} refused: {reason}", Exit.REFUSED, hint=refused_hint(verb))
+        case "Returned":
+            return CommandError(
+                f"{instance.name}: the new generation kept dying, the previous one serves again: {reason}",
+                Exit.RETURNED,
+            )
+        case "Superseded":
+            by = f" by #{parameters['number']}" if parameters.get("number") else ""
+            return CommandError(f"{instance.name}: {verb} superseded{by}", Exit.SUPERSEDED)
+        case "Invalid":
+            problems = parameters.get("problems") or []
+            for problem in problems:
+                click.echo(describe(problem), err=True)
+            return CommandError(
+                f"{instance.name}: {verb} refused: the configuration has {count(len(problems), 'problem')}",
+                Exit.INVALID,
+            )
+        case "RestartNeeded":
+            keys = parameters.get("keys") or []
+            for key in keys:
+                click.echo(f"  at {key.get('applies')}: {key.get('text') or key.get('key')}", err=True)
+            return CommandError(
+                f"{instance.name}: {verb} refused: {count(len(keys), 'setting')} cannot change while it runs",
+                Exit.REFUSED,
+                hint=restart_hint(instance.name, keys),
+            )
+        case "NotAllowed":
+            return CommandError(f"{instance.name}: {text or 'not allowed'}", Exit.NOT_ALLOWED, hint="run it as root")
+        case "Stopping":
+            return CommandError(f"{instance.name}: {verb} refused: it is stopping", Exit.REFUSED)
+        case "Busy":
+            return CommandError(f"{instance.name}: {verb} refused: {text or 'busy'}", Exit.REFUSED)
+        case "org.varlink.service.MethodNotFound" | "org.varlink.service.MethodNotImplemented":
+            return CommandError(f"{instance.name}: its master has no method {method}", Exit.REFUSED)
+        case other:
+            return CommandError(f"{instance.name}: {other} {parameters or ''}".rstrip(), Exit.REFUSED)
+
+
+def refused_hint(verb: str) -> str:
+    return "" if verb == "rollback" else "nothing was changed, the old workers serve on"
+
+
+def restart_hint(name: str, keys: list[dict[str, Any]]) -> str:
+    """The command that makes these changes act."""
+    return how(name, [Change(str(key.get("key")), "", "", key.get("applies", "restart")) for key in keys])

@@ -1,0 +1,75 @@
+"""Configuration files, as far as the subcommands read them, and how their problems are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clusterd.cli.exits import CommandError, Exit
+from clusterd.config.environment import EnvironmentFileError, read_environment
+from clusterd.config.load import Invalid, load
+from clusterd.config.problem import Problem
+from clusterd.config.settings import Settings
+
+
+def loaded(file: Path) -> Settings:
+    """The Settings of `file`; all its problems are printed before this raises CommandError."""
+    try:
+        return load(file)
+    except Invalid as e:
+        raise invalid(file, e.problems) from None
+
+
+def invalid(file: Path, problems: Iterable[Problem]) -> CommandError:
+    """Prints the problems, and returns the error that sums them up."""
+    listed = list(problems)
+    for problem in listed:
+        click.echo(describe(problem.to_json()), err=True)
+    return CommandError(f"{file}: {count(len(listed), 'problem')}", Exit.INVALID)
+
+
+def first_problem(file: Path | None) -> str | None:
+    """The first problem of a file on one line; None when it is valid, or is not there."""
+    if file is None or not file.exists():
+        return None
+    try:
+        load(file)
+    except Invalid as e:
+        return str(e.problems[0])
+    return None
+
+
+def describe(problem: Mapping[str, Any], *, kind: str = "error") -> str:
+    """A problem as people read it: where, what was found, what was expected, and a hint on a line of its own."""
+    where = ": ".join(str(problem[part]) for part in ("file", "key") if problem.get(part))
+    text = f"{kind}: {where}: found {problem.get('found')}, expected {problem.get('expected')}"
+    return f"{text}\n  hint: {problem['hint']}" if problem.get("hint") else text
+
+
+def environment(file: Path) -> dict[str, str] | None:
+    """The variables of the application's environment-file, read again; None when it has none.
+
+    None too when the configuration is invalid: then the master refuses, and says why, better than a guess here would.
+    Raises CommandError when the environment file itself cannot be used.
+    """
+    try:
+        path = load(file).environment_file
+    except Invalid:
+        return None
+    if path is None:
+        return None
+    try:
+        return read_environment(path)
+    except OSError as e:
+        raise CommandError(
+            f"{path}: {e.strerror}", Exit.INVALID, hint=f"it is the environment-file of {file}"
+        ) from None
+    except EnvironmentFileError as e:
+        raise CommandError(f"{path}: {e}", Exit.INVALID, hint=f"it is the environment-file of {file}") from None
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

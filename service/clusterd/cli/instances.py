@@ -1,0 +1,89 @@
+"""Which instance a command means: names, their files and control sockets, and the nearest name to a mistyped one."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clusterd.cli.exits import CommandError, Exit
+from clusterd.config import names
+
+
+@dataclass(frozen=True)
+class Places:
+    """Directories: one TOML file an application in `config`, one directory a running instance in `runtime`."""
+
+    config: Path = Path("/etc/clusterd")
+    runtime: Path = Path("/run/clusterd")
+
+    def known(self) -> list[str]:
+        """Names with a file, or with a control socket (a running instance may have lost its file)."""
+        try:
+            files = [path.stem for path in self.config.glob("*.toml")]
+            running = [path.parent.name for path in self.runtime.glob("*/control")]
+        except PermissionError as e:
+            raise CommandError(f"{e.filename}: permission denied", Exit.NOT_ALLOWED) from None
+        return sorted(name for name in {*files, *running} if names.is_name(name))
+
+    def file(self, name: str) -> Path:
+        return self.config / f"{name}.toml"
+
+    def control(self, name: str) -> Path:
+        return self.runtime / name / "control"
+
+
+@dataclass(frozen=True)
+class Instance:
+    """What a command works on. `file` is None when the control socket itself was named."""
+
+    name: str
+    control: Path
+    file: Path | None
+
+
+def places(context: click.Context | None) -> Places:
+    found = context.find_object(Places) if context else None
+    return found or Places()
+
+
+class InstanceType(click.ParamType):
+    """NAME of an application, or the path of a control socket (anything with a slash), as `clusterd run` prints it."""
+
+    name = "name"
+
+    def __init__(self, *, must_exist: bool = True) -> None:
+        self._must_exist = must_exist
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Instance:
+        if isinstance(value, Instance):
+            return value
+        if "/" in value:
+            return Instance(Path(value).parent.name or value, Path(value), None)
+        return find(value, places(ctx), must_exist=self._must_exist)
+
+
+def find(name: str, where: Places, *, must_exist: bool = True) -> Instance:
+    """The instance called `name`. Raises CommandError when it cannot be one, or when there is none."""
+    name = name.removesuffix(".service").removesuffix(".socket").removeprefix("cluster@").removesuffix(".toml")
+    if not names.is_name(name):
+        raise CommandError(f"'{name}' cannot be the name of an instance", Exit.INVALID, hint=f"a name is {names.NAME}")
+    found = Instance(name, where.control(name), where.file(name))
+    if must_exist:
+        known = where.known()
+        if name not in known:
+            raise CommandError(
+                f"no instance '{name}': {found.file} does not exist", Exit.INVALID, hint=suggestion(name, known, where)
+            )
+    return found
+
+
+def suggestion(name: str, known: list[str], where: Places) -> str:
+    if near := difflib.get_close_matches(name, known, n=1):
+        return f"did you mean '{near[0]}'?"
+    if known:
+        return f"there are: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}"
+    return f"there are none yet; write {where.file(name)}, see cluster.toml(5)"

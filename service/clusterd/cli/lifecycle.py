@@ -1,0 +1,86 @@
+"""`clusterd start` and `clusterd stop`: the service and its socket together, with the reason when they fail."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from clusterd.cli import control, files, systemd
+from clusterd.cli.exits import CommandError, Exit
+from clusterd.cli.instances import Instance, InstanceType
+from clusterd.cli.progress import Progress
+
+
+@click.command(short_help="Start an instance with its socket, and say why if it does not.")
+@click.argument("instance", metavar="NAME", type=InstanceType())
+def start(instance: Instance) -> None:
+    """Start an instance: systemctl daemon-reload, then its socket and its service.
+
+    Checks the file first, waits until the workers serve, and says why when they do not. Starts it now; what starts at
+    boot is 'systemctl enable cluster@NAME'. Needs root.
+    """
+    need_unit(instance)
+    need_root("start", instance)
+    assert instance.file is not None
+    files.loaded(instance.file)  # all problems in one go, before anything is touched
+    with Progress(f"starting cluster@{instance.name}"):
+        status, text = systemd.systemctl("daemon-reload", patience=120)
+        if status == 0:
+            # no limit here: the master's own deadlines end every start
+            units = (systemd.socket(instance.name), systemd.service(instance.name))
+            status, text = systemd.systemctl("start", *units, patience=None)
+    if status:
+        raise failed(instance, text)
+    found = control.status(instance)
+    if not found["slots"]["live"]:  # it had failed before, and stays up to answer 503 and to heal by itself
+        raise failed(instance, str(found.get("problem") or found["summary"]))
+    click.echo(f"{instance.name}: {found['summary']}, on {', '.join(found['listen'])}")
+
+
+@click.command(short_help="Stop an instance and its socket.")
+@click.argument("instance", metavar="NAME", type=InstanceType(must_exist=False))
+def stop(instance: Instance) -> None:
+    """Stop an instance and its socket: requests in flight are answered, the addresses are given up.
+
+    'systemctl stop cluster@NAME' alone leaves the socket listening, and the next connection starts the service again.
+    Needs root.
+    """
+    need_unit(instance)
+    need_root("stop", instance)
+    with Progress(f"stopping cluster@{instance.name}"):
+        units = (systemd.socket(instance.name), systemd.service(instance.name))
+        status, text = systemd.systemctl("stop", *units, patience=None)
+    if status:
+        raise CommandError(f"{instance.name}: {text}", Exit.REFUSED)
+    click.echo(f"{instance.name}: stopped")
+
+
+def need_unit(instance: Instance) -> None:
+    if instance.file is None:
+        raise CommandError(
+            f"'{instance.control}' is no unit of systemd's",
+            Exit.INVALID,
+            hint="'clusterd run' is stopped with Ctrl-C or SIGTERM",
+        )
+
+
+def need_root(verb: str, instance: Instance) -> None:
+    if os.geteuid() != 0:
+        raise CommandError(
+            f"{verb} {instance.name}: needs root", Exit.NOT_ALLOWED, hint=f"sudo clusterd {verb} {instance.name}"
+        )
+
+
+def failed(instance: Instance, text: str) -> CommandError:
+    """The reason, from the most to the least exact: STATUS=, the journal, systemctl's own words."""
+    found: dict[str, Any] = systemd.show(systemd.service(instance.name), "StatusText")
+    for line in systemd.journal(instance.name):
+        click.echo(f"  {line}", err=True)
+    reason = found.get("StatusText") or text.splitlines()[0] if text or found.get("StatusText") else "it failed"
+    return CommandError(
+        f"{instance.name} did not start: {reason}",
+        Exit.REFUSED,
+        hint=f"journalctl -u cluster@{instance.name}; clusterd check {instance.name}",
+    )

@@ -1,0 +1,80 @@
+"""The command line put together: one group, one module per family of subcommands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from clusterd.cli.change import reload, rollback, try_command
+from clusterd.cli.check import check
+from clusterd.cli.exits import MEANING, CommandError, Exit
+from clusterd.cli.instances import Places
+from clusterd.cli.lifecycle import start, stop
+from clusterd.cli.observe import list_command, status
+from clusterd.cli.run import run
+from clusterd.cli.version import version
+
+WIDTH = 100
+"""Columns of --help, on a wide terminal too: longer lines are not read."""
+
+
+class Ordered(click.Group):
+    """Lists the subcommands as they were added: the daily ones first."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=Ordered, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH})
+@click.option(
+    "--config-dir",
+    type=click.Path(path_type=Path),
+    default=Places.config,
+    show_default=True,
+    help="Where the applications' files are.",
+)
+@click.option(
+    "--runtime-dir",
+    type=click.Path(path_type=Path),
+    default=Places.runtime,
+    show_default=True,
+    help="Where the running instances' directories are.",
+)
+@click.pass_context
+def clusterd(context: click.Context, config_dir: Path, runtime_dir: Path) -> None:
+    """A process cluster for Linux, done the systemd way.
+
+    One TOML file per application in /etc/clusterd: NAME.toml runs as the unit cluster@NAME. See clusterd(8) and
+    cluster.toml(5).
+    """
+    context.obj = Places(config_dir, runtime_dir)
+
+
+def exit_statuses() -> str:
+    """The table at the end of --help."""
+    rows = "\n".join(f"  {int(status):<4} {text}" for status, text in MEANING.items())
+    return f"\b\nExit status:\n{rows}"
+
+
+for command in (run, status, list_command, check, reload, rollback, try_command, start, stop, version):
+    clusterd.add_command(command)
+clusterd.epilog = exit_statuses()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit status. Every message for people about an error is on standard error."""
+    try:
+        status = clusterd.main(list(arguments), prog_name="clusterd", standalone_mode=False)
+    except CommandError as e:
+        e.show()
+        return e.exit_code
+    except click.ClickException as e:
+        e.show()
+        return int(Exit.INVALID)
+    except (click.Abort, KeyboardInterrupt):
+        return int(Exit.INTERRUPTED)
+    except BrokenPipeError:  # `clusterd list | head`
+        return int(Exit.DONE)
+    return status if isinstance(status, int) else int(Exit.DONE)

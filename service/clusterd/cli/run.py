@@ -1,0 +1,112 @@
+"""`clusterd run`: the same master in the foreground, without systemd, root or a file."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clusterd.cli.exits import CommandError, Exit
+from clusterd.cli.files import invalid, loaded
+from clusterd.config.load import Invalid, from_run
+from clusterd.config.settings import Settings
+
+
+@click.command(short_help="Serve an application in the foreground.")
+@click.argument("app", metavar="[APP|FILE.toml]", required=False)
+@click.option(
+    "--listen",
+    "-l",
+    metavar="ADDRESS",
+    multiple=True,
+    help="Where to listen; several are possible.",
+    show_default="127.0.0.1:8000",
+)
+@click.option("--workers", "-w", metavar="N", help="How many workers, or 'auto': one per core.", show_default="auto")
+@click.option("--directory", "-d", metavar="DIR", help="Where the application lives and runs.", show_default="here")
+@click.option(
+    "--python", metavar="PATH", help="Its interpreter.", show_default="the active virtual environment's, else this one"
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "uvicorn", "waitress"]),
+    help="The server in the workers.",
+    show_default="auto",
+)
+@click.option("--command", metavar="COMMAND", help="Instead of APP: a program that takes LISTEN_FDS, as one string.")
+@click.option(
+    "--name", metavar="NAME", help="What it is called in logs and status.", show_default="run, or the file's name"
+)
+@click.option(
+    "--runtime", metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
+    help="Where to put the control socket.", show_default="a new temporary directory",
+)  # fmt: skip
+def run(app: str | None, name: str | None, runtime: Path | None, command: str | None, **options: Any) -> int:
+    """Serve an application in the foreground until Ctrl-C, which drains the workers.
+
+    APP is MODULE:OBJECT, an ASGI or WSGI application, or MODULE:FACTORY(). FILE.toml is a configuration file; options
+    given besides it win. SIGHUP reloads, and so does 'clusterd reload DIR/control' with the directory of --runtime.
+    """
+    settings = assemble(app, name, command, given(options))
+    if runtime is not None:
+        runtime = runtime.absolute()
+        try:
+            runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as e:
+            raise CommandError(f"--runtime: '{runtime}': {e.strerror}", Exit.INVALID) from None
+    from clusterd import master  # late: only this subcommand needs it, and it is most of the program
+
+    return master.run(settings, runtime)
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, as keys of the file; paths made absolute."""
+    found = {key: value for key, value in options.items() if value}
+    if "listen" in found:
+        found["listen"] = list(found["listen"])
+    if "workers" in found and found["workers"].isdecimal():
+        found["workers"] = int(found["workers"])
+    for key in ("directory", "python"):
+        if key in found:
+            found[key] = os.path.abspath(found[key])  # not resolved: a venv's python is a symbolic link
+    return found
+
+
+def assemble(app: str | None, name: str | None, command: str | None, keys: dict[str, Any]) -> Settings:
+    """The Settings of the command line. Raises CommandError, the problems printed."""
+    words = words_of(command)
+    if app is None and words is None:
+        raise CommandError(
+            "nothing to run", Exit.INVALID, hint="clusterd run MODULE:OBJECT, or clusterd run --command 'PROGRAM ...'"
+        )
+    if app is not None and words is not None:
+        raise CommandError("both APP and --command: an application is one or the other", Exit.INVALID)
+    try:
+        if app is not None and app.endswith(".toml"):
+            return overridden(loaded(Path(app).absolute()), name, keys)
+        return from_run(app=app, command=words, **({"name": name} if name else {}), **keys)
+    except Invalid as e:
+        raise invalid(Path("clusterd run"), e.problems) from None
+
+
+def overridden(settings: Settings, name: str | None, keys: dict[str, Any]) -> Settings:
+    """`settings` with those of the options in place of the file's."""
+    if not keys and not name:
+        return settings
+    # through the parser with an application that does not matter, so that an option is checked as the file's key is
+    parsed = from_run(app="any:app", **({"name": name} if name else {}), **keys)
+    changed = {key: getattr(parsed, key) for key in keys}
+    return replace(settings, name=name or settings.name, **changed)
+
+
+def words_of(command: str | None) -> list[str] | None:
+    if command is None:
+        return None
+    try:
+        return shlex.split(command)
+    except ValueError as e:
+        raise CommandError(f"--command: {e}", Exit.INVALID) from None
