@@ -30,9 +30,8 @@ help:
 	make clean      remove what was made, but for the containers' roots; make distclean: those too
 	END
 
-run: $(HELLO)/ready
-	@export PYTHONPATH=service
-	exec packaging/foreground /usr/bin/python3 -m clusterd run hello:app \
+run: $(HELLO)/ready $(BUILD)/clusterd
+	@exec packaging/foreground $(BUILD)/clusterd run hello:app \
 		--directory examples/hello --python $(HELLO)/bin/python --listen $(LISTEN)
 
 test: $(VENV)/ready $(BUILD)/tools
@@ -68,6 +67,12 @@ $(BUILD)/tools: Makefile packaging/need
 	mkdir -p $(BUILD)
 	packaging/need $(TOOLS)
 	touch $@
+
+# The installed program but for where its modules are: the application's environment gets no PYTHONPATH of ours.
+$(BUILD)/clusterd: packaging/bin/clusterd Makefile
+	mkdir -p $(BUILD)
+	sed 's|-IB|-I|; s|/usr/share/clusterd|$(CURDIR)/service|' packaging/bin/clusterd >$@
+	chmod +x $@
 
 # Debian's own interpreter with Debian's packages, as the daemon runs, and the tests' tools on top of them.
 $(VENV)/ready: pyproject.toml | $(BUILD)/runtime

@@ -28,13 +28,15 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def build_deb(version: str | None = None) -> Path:
-    """The package made from the sources as they are now (as `version`, for an upgrade), or the one that is up to date."""
+    """The package of the sources as they are now; as `version`, for an upgrade. Built only when they have changed."""
     argv = [str(PROJECT / "packaging/build-deb"), *(["--version", version] if version else [])]
     done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode == 3:
         lacking(done.stderr.strip())
     if done.returncode:
-        pytest.fail(f"{' '.join(argv)} exited {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}", pytrace=False)
+        pytest.fail(
+            f"{' '.join(argv)} exited {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}", pytrace=False
+        )
     return Path(done.stdout.splitlines()[-1])
 
 

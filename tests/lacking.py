@@ -1,4 +1,4 @@
-"""What a tier of tests does where its tools are not there: it skips for a person, and fails where everything must run."""
+"""What a test does where its tools are not there: it skips for a person, and fails where everything must run."""
 
 from __future__ import annotations
 

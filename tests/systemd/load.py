@@ -58,7 +58,7 @@ class Load:
     dropped: dict[str, int] = field(default_factory=dict)
 
     def assert_nothing_lost(self) -> None:
-        """Raise AssertionError with every tool's summary unless each request was answered well and no SYN was dropped."""
+        """Raise AssertionError with every tool's summary unless each request was answered and no SYN dropped."""
         parts = (self.wrk, self.ab, self.probe)
         if any(part.failed for part in parts) or any(self.dropped.values()) or not all(part.requests for part in parts):
             said = "\n".join(f"{part.failures} of {part.requests}\n{part.text}" for part in parts)
@@ -70,7 +70,11 @@ def everything(machine: Container, port: int, path: str = "/") -> Iterator[Load]
     """wrk, ab and the probe together, and the kernel's counters around them."""
     load = Load()
     before = machine.counters()
-    with wrk(machine, port, path) as load.wrk, ab(machine, port, path) as load.ab, probe(machine, port, path) as load.probe:
+    with (
+        wrk(machine, port, path) as load.wrk,
+        ab(machine, port, path) as load.ab,
+        probe(machine, port, path) as load.probe,
+    ):
         yield load
     after = machine.counters()
     load.dropped = {name: after[name] - before[name] for name in COUNTERS}
@@ -85,7 +89,9 @@ def wrk(machine: Container, port: int, path: str = "/", *, connections: int = 64
         yield result
     result.requests = _number(r"(\d+) requests in", result)
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", result.text)
-    counts = dict(zip(("connect", "read", "write", "timeout"), map(int, errors.groups() if errors else "0000"), strict=True))
+    counts = dict(
+        zip(("connect", "read", "write", "timeout"), map(int, errors.groups() if errors else "0000"), strict=True)
+    )
     counts["status"] = _number(r"Non-2xx or 3xx responses: (\d+)", result, 0)
     result.failures = {kind: count for kind, count in counts.items() if count}
     if longest := re.search(r"Latency +\S+ +\S+ +([\d.]+)(us|ms|s|m)", result.text):
@@ -128,7 +134,11 @@ def _running(machine: Container, argv: Sequence[str], connections: int, result: 
     before = _tcp(machine)
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(
-            machine.host_argv(argv), stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+            machine.host_argv(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             _wait_for_flow(machine, process, argv[0], before, connections, said)
@@ -144,7 +154,12 @@ def _running(machine: Container, argv: Sequence[str], connections: int, result: 
 
 
 def _wait_for_flow(
-    machine: Container, process: subprocess.Popen[bytes], tool: str, before: dict[str, int], connections: int, said: IO[str]
+    machine: Container,
+    process: subprocess.Popen[bytes],
+    tool: str,
+    before: dict[str, int],
+    connections: int,
+    said: IO[str],
 ) -> None:
     """Until every connection has been opened and answered some, by the kernel's count of this network."""
     end = time.monotonic() + 30

@@ -1,7 +1,7 @@
-"""probe.py PORT PATH RATE SECONDS: ask at a steady rate until SIGINT; then one line of JSON: requests, failures, longest.
+"""probe.py PORT PATH RATE SECONDS: ask at a steady rate until SIGINT, then print requests, failures, longest as JSON.
 
-At a rate, and never waiting for the answer before, because a client that waits sees one slow answer where a service that
-stood still had a hundred clients waiting. A request without an answer after ten seconds is a failure.
+At a rate, and never waiting for the answer before, because a client that waits sees one slow answer where a service
+that stood still had a hundred clients waiting. A request without an answer after ten seconds is a failure.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Probe:
         try:
             status = await asyncio.wait_for(self.answer(), TIMEOUT)
             kind = "" if status.startswith("2") else f"status {status}"
-        except asyncio.TimeoutError:
+        except TimeoutError:
             kind = "timeout"
         except (OSError, IndexError) as e:
             kind = type(e).__name__
@@ -60,7 +60,7 @@ async def main(port: str, path: str, rate: str, seconds: str) -> None:
         due += 1 / float(rate)
         try:
             await asyncio.wait_for(stop.wait(), max(0.0, due - time.monotonic()))
-        except asyncio.TimeoutError:
+        except TimeoutError:
             pass
     await asyncio.gather(*asking)
     print(json.dumps({"requests": probe.requests, "failures": probe.failures, "longest": probe.longest}))

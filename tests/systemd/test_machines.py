@@ -42,7 +42,7 @@ def test_boots_clean(bare_machine: Container) -> None:
 
 
 def test_interpreters(bare_machine: Container, release: Release) -> None:
-    """Debian's Python has Debian's servers and the venv PyPI's newest, so that both ends of the supported range are there."""
+    """Debian's Python has Debian's servers and the venv PyPI's newest: both ends of the supported range."""
     versions = "import sys, uvicorn, waitress, websockets; print(*sys.version_info[:2], uvicorn.__version__, sep='.')"
     ours = bare_machine.run(["/usr/bin/python3", "-c", versions]).stdout
     newest = bare_machine.run([f"{VENV}/bin/python", "-c", f"import numpy; {versions}"]).stdout
@@ -51,7 +51,7 @@ def test_interpreters(bare_machine: Container, release: Release) -> None:
 
 
 def test_commands(bare_machine: Container) -> None:
-    """A command's exit status, its output and its time are the caller's to judge, and a hung one is ended inside too."""
+    """A command's exit status, output and time are the caller's to judge, and a hung one is ended inside too."""
     assert bare_machine.run(["false"], check=False).returncode == 1
     with pytest.raises(ContainerError, match="exited 1"):
         bare_machine.run(["false"])
@@ -76,7 +76,9 @@ def test_journal(bare_machine: Container) -> None:
     """The journal is read from a point on, with every record that was logged before the question."""
     cursor = bare_machine.cursor()
     bare_machine.run(["logger", "-t", "harness", "hello"])
-    assert [record["MESSAGE"] for record in bare_machine.journal("SYSLOG_IDENTIFIER=harness", after=cursor)] == ["hello"]
+    assert [record["MESSAGE"] for record in bare_machine.journal("SYSLOG_IDENTIFIER=harness", after=cursor)] == [
+        "hello"
+    ]
 
 
 def test_load_counts_nothing_when_nothing_is_lost(bare_machine: Container) -> None:
@@ -90,7 +92,7 @@ def test_load_counts_nothing_when_nothing_is_lost(bare_machine: Container) -> No
 
 
 def test_load_counts_what_is_lost(bare_machine: Container) -> None:
-    """A server restarted under load loses requests, and every generator notices: a judge that cannot condemn is none."""
+    """A server restarted under load loses requests, and every generator notices: else their 0 would mean nothing."""
     unit = serve(bare_machine, f"{VENV}/bin/python", 8000)
     inodes = bare_machine.listeners(8000)
     with load.everything(bare_machine, 8000) as counted:

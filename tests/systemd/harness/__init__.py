@@ -1,1 +1,1 @@
-"""A real systemd in a container: Debian roots built once, an overlay and a cgroup for each machine, no trace afterwards."""
+"""A real systemd in a container: Debian roots built once, an overlay and a cgroup a machine, no trace afterwards."""

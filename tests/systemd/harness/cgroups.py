@@ -18,7 +18,7 @@ def unified() -> Path | None:
 
 
 def places(name: str) -> list[Path]:
-    """The directories for the machine `name`, v2 first: nspawn on a hybrid machine uses systemd's v1 hierarchy as well."""
+    """The directories for the machine `name`, v2 first: nspawn on a hybrid machine uses systemd's v1 too."""
     v2 = unified()
     if v2 is None:
         raise RuntimeError(f"no cgroup v2 under '{TOP}'")

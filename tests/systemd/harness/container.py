@@ -59,7 +59,9 @@ def unavailable() -> str | None:
 class Container:
     """A booted machine. Made by `boot`; every method raises ContainerError when the machine is gone."""
 
-    def __init__(self, name: str, release: images.Release, leader: int, guard: int, nspawn: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self, name: str, release: images.Release, leader: int, guard: int, nspawn: subprocess.Popen[bytes]
+    ) -> None:
         self.name = name
         self.release = release
         self.leader = leader
@@ -89,7 +91,7 @@ class Container:
         return subprocess.Popen(command, text=True, env=_ENVIRONMENT, start_new_session=True, **options)
 
     def host_argv(self, argv: Sequence[str]) -> list[str]:
-        """The argv that runs this machine's (the tests') program `argv` in the container's network, and not without us."""
+        """The argv that runs a program of the tests' machine in the container's network, and that ends with us."""
         return ["setpriv", "--pdeathsig", "KILL", "nsenter", "-t", str(self.leader), "-n", "--", *argv]
 
     def host_exec(self, argv: Sequence[str], *, check: bool = True, timeout: float = 60.0) -> Done:
@@ -104,11 +106,11 @@ class Container:
         return self.systemctl("show", "-P", property, unit).stdout.rstrip("\n")
 
     def journal(self, *matches: str, unit: str | None = None, after: str | None = None) -> list[dict[str, Any]]:
-        """The records there are now, oldest first; `after` is a __CURSOR. A field with bytes in it is a list of numbers."""
+        """The records there are now, oldest first; `after` is a __CURSOR. A field of bytes is a list of numbers."""
         self.run(["journalctl", "--sync"])
         argv = ["journalctl", "-o", "json", "--all", "--no-pager"]
         argv += ["-u", unit] if unit else []
-        # Not --after-cursor: with matches 252 skips the first record that matches, for the one at the cursor that did not.
+        # Not --after-cursor: with matches 252 skips the first that matches in place of the one at the cursor.
         argv += ["--cursor", after] if after else []
         records = (json.loads(line) for line in self.run([*argv, *matches]).stdout.splitlines())
         return [record for record in records if record["__CURSOR"] != after]
@@ -121,7 +123,9 @@ class Container:
 
     def write(self, path: str, text: str, *, mode: str = "0644", owner: str = "root:root") -> None:
         """Write a file whole (by rename, so that nobody inside reads half of it) and make the directories above it."""
-        script = 'mkdir -p "$(dirname "$1")"; cat >"$1.new"; chmod "$2" "$1.new"; chown "$3" "$1.new"; mv -T "$1.new" "$1"'
+        script = (
+            'mkdir -p "$(dirname "$1")"; cat >"$1.new"; chmod "$2" "$1.new"; chown "$3" "$1.new"; mv -T "$1.new" "$1"'
+        )
         # Not through /proc/PID/root: an absolute symbolic link in the path would lead out of the machine.
         self.run(["/bin/sh", "-euc", script, "sh", path, mode, owner], input=text)
 
@@ -134,7 +138,10 @@ class Container:
     def copy(self, source: Path, path: str) -> None:
         """Copy a file to `path`, or a directory's contents into the directory `path` (made if it is not there)."""
         if source.is_dir():
-            pack, unpack = ["tar", "-C", str(source), "--exclude=__pycache__", "-c", "."], ["tar", "-C", path, "--no-same-owner", "-x"]
+            pack, unpack = (
+                ["tar", "-C", str(source), "--exclude=__pycache__", "-c", "."],
+                ["tar", "-C", path, "--no-same-owner", "-x"],
+            )
             self.run(["mkdir", "-p", path])
         else:
             pack, unpack = ["cat", str(source)], ["/bin/sh", "-euc", 'cat >"$1"', "sh", path]
@@ -150,7 +157,7 @@ class Container:
         return self.run(["dpkg", "-i", f"/tmp/{deb.name}"], env={"DEBIAN_FRONTEND": "noninteractive"})
 
     def wait_for(self, what: str, probe: Callable[[], T], *, timeout: float = 30.0, interval: float = 0.05) -> T:
-        """Ask until `probe` returns something true, and return that. The last resort, where nothing tells of the event."""
+        """Ask until `probe` returns something true, and return that. The last resort, where no event tells."""
         end = time.monotonic() + timeout
         while not (found := probe()):
             if time.monotonic() > end:
@@ -165,12 +172,12 @@ class Container:
         return dict(zip(names, map(int, values), strict=True))
 
     def listeners(self, port: int) -> list[int]:
-        """The inodes of the TCP sockets that listen on `port`, sorted: who holds them does not matter, which they are does."""
+        """The inodes of the TCP sockets that listen on `port`, sorted: which they are matters, not who holds them."""
         shown = self.host_exec(["ss", "-Hltne", f"sport = :{port}"]).stdout
         return sorted(int(inode) for inode in re.findall(r"\bino:(\d+)", shown))
 
     def processes(self, unit: str) -> list[int]:
-        """The pids, as the machine numbers them, of everything in the unit's cgroup and below it; [] when it has none."""
+        """The pids, as the machine numbers them, of everything in the unit's cgroup and below it."""
         group = self.show(unit, "ControlGroup")
         if not group:
             return []
@@ -194,7 +201,7 @@ class Container:
         input: str | None,
         env: Mapping[str, str] | None,
     ) -> Done:
-        # timeout(1) rather than ours: ours would end nsenter, and the command it forked into the pid namespace would live on.
+        # timeout(1) rather than ours, which would end nsenter only: what it forked in the pid namespace would live on.
         command = [*enter, "timeout", "-s", "KILL", f"{timeout:.3f}", *argv]
         given = {"input": input} if input is not None else {"stdin": subprocess.DEVNULL}
         start = time.monotonic()
@@ -211,7 +218,7 @@ class Container:
 
 @contextlib.contextmanager
 def boot(release: images.Release, debs: Sequence[Path] = ()) -> Iterator[Container]:
-    """A fresh machine of `release` with `debs` installed before the boot, until the end of the block. Raises ContainerError."""
+    """A fresh machine with `debs` installed before the boot, until the end of the block. Raises ContainerError."""
     lower = images.root(release)
     mountpoint = images.cache() / "machine"  # the same for all: each mounts there in a namespace of its own
     mountpoint.mkdir(exist_ok=True)

@@ -39,8 +39,9 @@ WHEELS = ("uvicorn[standard]", "websockets", "numpy", "waitress")
 HOOKS = (
     # Nothing in a test waits for these, and they cost a boot or a dpkg run seconds.
     'rm -f "$1/var/lib/man-db/auto-update"',
-    'for u in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer man-db.timer'
-    ' console-getty.service getty.target systemd-firstboot.service; do ln -sf /dev/null "$1/etc/systemd/system/$u"; done',
+    "for u in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer man-db.timer"
+    " console-getty.service getty.target systemd-firstboot.service;"
+    ' do ln -sf /dev/null "$1/etc/systemd/system/$u"; done',
     'chroot "$1" python3 -m venv ' + VENV,
     f'chroot "$1" {VENV}/bin/pip install -q --no-index --find-links=/wheels $WHEELS',
     'rm -rf "$1/wheels"',
@@ -99,9 +100,18 @@ def root(release: Release) -> Path:
 
 def _build(release: Release, directory: Path) -> None:
     wheels = directory / "wheels"
-    # Downloaded out here, where pip is set up, for the Python in there: the chroot needs no network, proxy or certificate.
+    # Downloaded out here, where pip is set up, for the Python in there: the chroot needs no network or certificate.
     _run(
-        [*_pip(), "download", "-q", "--only-binary=:all:", f"--python-version={release.python}", "-d", str(wheels), *WHEELS],
+        [
+            *_pip(),
+            "download",
+            "-q",
+            "--only-binary=:all:",
+            f"--python-version={release.python}",
+            "-d",
+            str(wheels),
+            *WHEELS,
+        ],
         "downloading wheels",
     )
     options = directory / "apt.conf"
@@ -135,12 +145,14 @@ def _sources(release: Release) -> list[str]:
         if base == ours and component == "main" and pocket in ("", "updates", "security"):
             lines.append(f"deb {site} {release.codename}{'-' + pocket if pocket else ''} main")
     if not lines:
-        raise ImageError(f"apt knows no Debian mirror of '{ours}', main (apt-get indextargets): hint: run apt-get update")
+        raise ImageError(
+            f"apt knows no Debian mirror of '{ours}', main (apt-get indextargets): hint: run apt-get update"
+        )
     return sorted(set(lines), key=len)
 
 
 def _apt_options() -> str:
-    """What this machine's apt needs to reach its mirrors (proxy, dates of a snapshot), for mmdebstrap, which reads none of it."""
+    """What this machine's apt needs to reach its mirrors (a proxy, say): mmdebstrap reads none of it."""
     wanted = ("Acquire::http", "Acquire::https", "Acquire::Check-", "Acquire::Retries", "Acquire::ForceIPv")
     dump = _run(["apt-config", "dump", "--no-empty"], "asking apt")
     return "".join(f"{line}\n" for line in dump.splitlines() if line.startswith(wanted))

@@ -9,7 +9,7 @@ from tests.systemd.harness.container import Container, Done
 
 
 class Instance:
-    """A name, a port and a directory nobody else has. A context manager: at the end nothing of it is left on the machine."""
+    """A name, a port and a directory nobody else has. A context manager: at the end nothing of it is left."""
 
     def __init__(self, machine: Container, name: str, port: int) -> None:
         self.machine = machine
@@ -35,7 +35,7 @@ class Instance:
             raise AssertionError(f"{self.service} was stopped and left processes: {left}")
 
     def configure(self, text: str, *, reload: bool = True) -> None:
-        """Write NAME.toml, with '@PORT@', '@NAME@' and '@DIRECTORY@' in `text` replaced; daemon-reload unless told not to."""
+        """Write NAME.toml with '@PORT@', '@NAME@' and '@DIRECTORY@' in `text` replaced, then daemon-reload."""
         for word, value in (("@PORT@", str(self.port)), ("@NAME@", self.name), ("@DIRECTORY@", self.directory)):
             text = text.replace(word, value)
         self.machine.write(self.file, text)
