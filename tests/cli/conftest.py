@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from clusterd.cli import program
 from clusterd.worker.wire import Closed, Wire
 
@@ -35,20 +36,20 @@ STATUS: dict[str, Any] = {
     ],
     "generations": [
         {
-            "generation": 3, "state": "up", "mode": "fork", "why": [], "zygote": 4700, "twin": 4701, "interface": "asgi",
-            "engine": "uvicorn 0.32.0", "python": "3.11.2", "directory": "/srv/hello/releases/7",
+            "generation": 3, "state": "up", "mode": "fork", "why": [], "zygote": 4700, "twin": 4701,
+            "interface": "asgi", "engine": "uvicorn 0.32.0", "python": "3.11.2", "directory": "/srv/hello/releases/7",
         },
         {
-            "generation": 2, "state": "parked", "mode": "spawn", "why": ["thread 'poller'"], "zygote": 4600, "twin": None,
-            "interface": "asgi", "engine": "uvicorn 0.32.0", "python": "3.11.2", "directory": "/srv/hello/releases/6",
+            "generation": 2, "state": "parked", "mode": "spawn", "why": ["thread 'poller'"], "zygote": 4600,
+            "twin": None, "interface": "asgi", "engine": "uvicorn 0.32.0", "python": "3.11.2", "directory": "/srv/hello/releases/6",
         },
     ],
     "slots": {"total": 16, "live": [0, 1]},
     "listen": ["0.0.0.0:8000"],
     "rollout": None,
     "receipt": {
-        "number": 12, "kind": "reload", "outcome": "done", "generation": 3, "workers": 2, "seconds": 1.3, "reason": None,
-        "cut": 0, "websockets": 3, "text": "#12: 2/2 in 1.3 s, 3 WebSockets closed 1012",
+        "number": 12, "kind": "reload", "outcome": "done", "generation": 3, "workers": 2, "seconds": 1.3,
+        "reason": None, "cut": 0, "websockets": 3, "text": "#12: 2/2 in 1.3 s, 3 WebSockets closed 1012",
     },
 }  # fmt: skip
 
@@ -67,6 +68,10 @@ def progress(phase: str, ready: int, wanted: int) -> Reply:
 
 def error(name: str, **parameters: Any) -> Reply:
     return {"error": f"io.clusterd.{name}", "parameters": parameters}
+
+
+def unknown(_: dict[str, Any]) -> Iterator[Reply | None]:
+    return iter([{"error": "org.varlink.service.MethodNotFound", "parameters": {}}])
 
 
 class Master:
@@ -117,9 +122,7 @@ class Master:
                 for message, _ in wire.receive():
                     method = message["method"].removeprefix("io.clusterd.")
                     self.calls.append((method, message.get("parameters", {}), message.get("more", False)))
-                    missing = iter([{"error": "org.varlink.service.MethodNotFound", "parameters": {}}])
-                    script = self.scripts.get(method, lambda _: missing)
-                    for reply in script(message.get("parameters", {})):
+                    for reply in self.scripts.get(method, unknown)(message.get("parameters", {})):
                         if reply is None:
                             return
                         wire.send(reply)

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import pytest
+
 from clusterd.cli import change, control
 from clusterd.cli.change import without_own
 
@@ -39,8 +40,8 @@ def test_quiet(site: Site) -> None:
         (error("Busy", text="two reloads wait already"), 1, ["two reloads wait already"]),
         (error("NotAllowed", text="only root may reload"), 5, ["only root may reload", "hint: run it as root"]),
         (error("Invalid", problems=[
-            {"file": "/etc/clusterd/hello.toml", "key": "workers", "found": '"x"', "expected": "a number", "hint": "say 4"}
-        ]), 2, ['/etc/clusterd/hello.toml: workers: found "x", expected a number', "  hint: say 4", "has 1 problem"]),
+            {"file": "hello.toml", "key": "workers", "found": '"x"', "expected": "a number", "hint": "say 4"}
+        ]), 2, ['hello.toml: workers: found "x", expected a number', "  hint: say 4", "has 1 problem"]),
         (error("RestartNeeded", keys=[{"key": "listen", "applies": "socket restart", "text": "listen: 1 -> 2"}]), 1,
          ["listen: 1 -> 2", "1 setting cannot change while it runs", "hint: clusterd stop hello && clusterd start hello"]),
         (error("RestartNeeded", keys=[{"key": "user", "applies": "restart", "text": "user: a -> b"}]), 1,

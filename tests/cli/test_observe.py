@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import Any
 
 import pytest
-from clusterd.cli import control, observe
-from clusterd.cli.terminal import age, ranges
 from hypothesis import given
 from hypothesis import strategies as st
+
+from clusterd.cli import control, observe
+from clusterd.cli.terminal import age, ranges
 
 from .conftest import STATUS, Site, error
 
@@ -69,9 +71,9 @@ def test_not_running(site: Site) -> None:
 def test_stale_socket(site: Site) -> None:
     """A control socket that nobody listens on any more is an instance that does not run."""
     site.write("hello")
-    master = site.master("hello")
-    master._listener.close()
-    master.ended.set()
+    (site.runtime / "hello").mkdir()
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(site.runtime / "hello" / "control"))
     assert site.run("status", "hello")[0] == 4
 
 
@@ -144,7 +146,12 @@ def test_list(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.master("hello")
     site.master("gone").status |= {"state": "degraded", "summary": "0/2 workers", "problem": "no such module"}
     hung = site.master("hung")
-    hung.scripts["Status"] = lambda _: iter(() if hung.ended.wait() else ())
+
+    def hang(_: dict[str, Any]) -> Any:
+        hung.ended.wait()
+        return iter(())
+
+    hung.scripts["Status"] = hang
     status, out, err = site.run("list", "--json")
     found = {each["name"]: each for each in json.loads(out)}
     assert (status, err) == (0, "")

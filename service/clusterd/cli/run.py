@@ -12,6 +12,7 @@ import click
 
 from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.files import invalid, loaded
+from clusterd.config import names
 from clusterd.config.load import Invalid, from_run
 from clusterd.config.settings import Settings
 
@@ -79,6 +80,8 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 def assemble(app: str | None, name: str | None, command: str | None, keys: dict[str, Any]) -> Settings:
     """The Settings of the command line. Raises CommandError, the problems printed."""
     words = words_of(command)
+    if name is not None and not names.is_name(name):
+        raise CommandError(f"--name: '{name}' cannot be a name", Exit.INVALID, hint=f"a name is {names.NAME}")
     if app is None and words is None:
         raise CommandError(
             "nothing to run", Exit.INVALID, hint="clusterd run MODULE:OBJECT, or clusterd run --command 'PROGRAM ...'"

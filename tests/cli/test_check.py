@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from clusterd.config.difference import to_json
+from clusterd.config.load import load
+
+from .conftest import Site, error
+
+
+@pytest.fixture
+def directory(site: Site) -> str:
+    made = site.root / "srv"
+    made.mkdir()
+    return str(made)
+
+
+def hello(directory: str, more: str = "") -> str:
+    return f'app = "hello:app"\ndirectory = "{directory}"\nlisten = "8000"\n{more}\n'
+
+
+def test_valid(site: Site, directory: str) -> None:
+    """A valid file that does not run is said to be valid: exit status 0."""
+    path = site.write("hello", hello(directory))
+    assert site.run("check", "hello") == (0, f"{path}: valid\n", "")
+
+
+def test_all_problems_at_once(site: Site) -> None:
+    """Every problem is told in one go, each with file, key, found, expected and hint: exit status 2."""
+    path = site.write("hello", 'app = "hello:app"\nworkrs = 2\nlisten = "80000"\n[reload]\nsoak = 2\n')
+    status, out, err = site.run("check", "hello")
+    assert (status, out) == (2, "")
+    for key in ("workrs", "listen", "reload.soak"):
+        assert f"error: {path}: {key}: found " in err
+    assert "hint: did you mean 'workers'?" in err
+    assert err.endswith(f"{path}: 3 problems\n")
+
+
+def test_json(site: Site, directory: str) -> None:
+    """--json has an object for each file, problems with all their parts, and the same exit status."""
+    site.write("bad", "app = 3\n")
+    site.write("hello", hello(directory))
+    status, out, err = site.run("check", "--json")
+    bad, good = json.loads(out)
+    assert (status, err) == (2, "")
+    assert (bad["name"], bad["valid"], good["name"], good["valid"]) == ("bad", False, "hello", True)
+    assert set(bad["problems"][0]) == {"file", "key", "found", "expected", "hint"}
+    assert good["changes"] is None
+
+
+def test_overlap(site: Site, directory: str) -> None:
+    """Two files whose addresses overlap: the loser has a problem that names the other."""
+    site.write("alpha", hello(directory))
+    site.write("beta", hello(directory).replace('"8000"', '"127.0.0.1:8000"'))
+    assert site.run("check", "alpha")[0] == 0
+    status, _, err = site.run("check", "beta")
+    assert status == 2
+    assert "beta.toml: listen: found '127.0.0.1:8000'" in err and "'alpha' listens on" in err
+
+
+def test_file_elsewhere(site: Site) -> None:
+    """A file elsewhere may be meant for another machine: what this one lacks is a warning."""
+    path = site.root / "hello.toml"
+    path.write_text(hello("/nonexistent"))
+    status, out, err = site.run("check", str(path))
+    assert (status, out) == (0, f"{path}: valid\n")
+    assert f"warning: {path}: directory: found '/nonexistent'" in err
+
+
+def test_missing_directory(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For root, who sees what the service sees, a missing directory is a problem of an installed file."""
+    site.write("hello", hello("/nonexistent"))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert site.run("check", "hello")[0] == 2
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert site.run("check", "hello")[0] == 0
+
+
+def test_missing_file(site: Site) -> None:
+    """A FILE that is not there is a problem like others."""
+    status, _, err = site.run("check", str(site.root / "no.toml"))
+    assert status == 2
+    assert "No such file or directory" in err
+
+
+def test_nothing_to_check(site: Site) -> None:
+    """check without any file says where it looked."""
+    status, _, err = site.run("check")
+    assert status == 2
+    assert f"no *.toml in {site.config}" in err
+
+
+def test_changes(site: Site, directory: str) -> None:
+    """Where the instance runs, check says what a reload changes, what needs more, and the command for it all."""
+    path = site.write("hello", hello(directory, "workers = 2"))
+    site.master("hello").answers("Settings", {"parameters": {"settings": to_json(load(path))}})
+    assert "as it runs: nothing would change but the code" in site.run("check", "hello")[1]
+    path.write_text(hello(directory, "workers = 4"))
+    assert site.run("check", "hello")[1].splitlines()[1:] == [
+        "  at reload: workers: 2 -> 4",
+        "  to apply: systemctl reload cluster@hello",
+    ]
+    path.write_text(hello(directory, "workers = 4").replace("8000", "9000"))
+    out = site.run("check", "hello")[1]
+    assert "  at reload: workers: 2 -> 4\n" in out and "  at socket restart: listen: " in out
+    assert "  to apply: clusterd stop hello && clusterd start hello\n" in out
+    (report,) = json.loads(site.run("check", "--json", "hello")[1])
+    assert [(change["key"], change["applies"]) for change in report["changes"]] == [
+        ("listen", "socket restart"),
+        ("workers", "reload"),
+    ]
+
+
+def test_cannot_compare(site: Site, directory: str) -> None:
+    """A file is valid also when the running instance may not be asked: that is told, not an error."""
+    site.write("hello", hello(directory))
+    site.master("hello").answers("Settings", error("NotAllowed", text="only root may"))
+    status, out, _ = site.run("check", "hello")
+    assert status == 0
+    assert "cannot be compared with what runs: hello: only root may" in out

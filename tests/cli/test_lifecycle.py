@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import Site
+
+Tools = Callable[[str, str], Path]
+
+
+@pytest.fixture(autouse=True)
+def root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+
+def test_start(site: Site, tools: Tools) -> None:
+    """start reloads systemd, starts the socket and the service, and says where it serves."""
+    log = tools("systemctl", "exit 0")
+    site.write("hello")
+    site.master("hello")
+    status, out, err = site.run("start", "hello")
+    assert (status, out, err) == (0, "hello: 2/2 workers, generation 3, on 0.0.0.0:8000\n", "")
+    assert log.read_text().splitlines() == [
+        "systemctl daemon-reload",
+        "systemctl start cluster@hello.socket cluster@hello.service",
+    ]
+
+
+def test_start_fails(site: Site, tools: Tools) -> None:
+    """A start that fails is exit status 1, with STATUS= as the reason and the last of the journal."""
+    tools(
+        "systemctl",
+        'case "$1" in start) echo "Job failed."; exit 1;; show) echo "StatusText=no module named helo";; esac',
+    )
+    tools("journalctl", "echo 'ModuleNotFoundError: helo'")
+    site.write("hello")
+    status, out, err = site.run("start", "hello")
+    assert (status, out) == (1, "")
+    assert "  ModuleNotFoundError: helo\n" in err
+    assert "hello did not start: no module named helo\n" in err
+    assert "journalctl -u cluster@hello" in err
+
+
+def test_start_fails_without_a_word(site: Site, tools: Tools) -> None:
+    """Where systemd knows no reason, its own words are printed."""
+    tools("systemctl", 'case "$1" in start) echo "Job failed."; exit 1;; esac')
+    tools("journalctl", "exit 1")
+    site.write("hello")
+    assert "hello did not start: Job failed.\n" in site.run("start", "hello")[2]
+
+
+def test_start_of_what_stays_up_failed(site: Site, tools: Tools) -> None:
+    """An instance that runs and serves nothing was not started, whatever systemctl says."""
+    tools("systemctl", "exit 0")
+    tools("journalctl", "exit 0")
+    site.write("hello")
+    site.master("hello").status |= {"problem": "lifespan failed", "slots": {"total": 16, "live": []}}
+    status, _, err = site.run("start", "hello")
+    assert status == 1
+    assert "hello did not start: lifespan failed" in err
+
+
+def test_start_of_an_invalid_file(site: Site, tools: Tools) -> None:
+    """An invalid file is told with all its problems, and systemd is not touched."""
+    log = tools("systemctl", "exit 0")
+    site.write("hello", 'workers = "x"\n')
+    status, _, err = site.run("start", "hello")
+    assert status == 2
+    assert "workers: found" in err and "listen: found" in err
+    assert not log.exists()
+
+
+def test_stop(site: Site, tools: Tools) -> None:
+    """stop takes the socket with it, and works when the file is gone."""
+    log = tools("systemctl", "exit 0")
+    assert site.run("stop", "hello") == (0, "hello: stopped\n", "")
+    assert log.read_text() == "systemctl stop cluster@hello.socket cluster@hello.service\n"
+
+
+def test_stop_fails(site: Site, tools: Tools) -> None:
+    """A stop that fails is exit status 1, in systemctl's words."""
+    tools("systemctl", "echo 'Interactive authentication required.'; exit 1")
+    status, _, err = site.run("stop", "hello")
+    assert status == 1
+    assert "Interactive authentication required." in err
+
+
+@pytest.mark.parametrize("verb", ["start", "stop"])
+def test_needs_root(site: Site, tools: Tools, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    """Without root, start and stop say so, with the command that works: exit status 5."""
+    log = tools("systemctl", "exit 0")
+    site.write("hello")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert site.run(verb, "hello") == (5, "", f"clusterd: {verb} hello: needs root\nhint: sudo clusterd {verb} hello\n")
+    assert not log.exists()
+
+
+@pytest.mark.parametrize("verb", ["start", "stop"])
+def test_no_unit(site: Site, verb: str) -> None:
+    """A control socket's path is no unit: `clusterd run` is not systemd's to start or stop."""
+    status, _, err = site.run(verb, str(site.root / "x/control"))
+    assert status == 2
+    assert "Ctrl-C" in err
+
+
+def test_no_systemd(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no systemctl, that is what is said."""
+    monkeypatch.setenv("PATH", "/nonexistent")
+    status, _, err = site.run("stop", "hello")
+    assert status == 1
+    assert "systemctl: not found" in err
+
+
+def test_status_tells_what_systemd_knows(site: Site, tools: Tools) -> None:
+    """status of an instance that does not answer has systemd's view with it."""
+    tools("systemctl", "printf 'ActiveState=failed\\nSubState=failed\\nResult=exit-code\\nStatusText=no module\\n'")
+    site.write("hello")
+    status, _, err = site.run("status", "hello")
+    assert status == 4
+    assert "hello is not running (systemd: failed (failed), exit-code, no module)" in err
