@@ -29,7 +29,7 @@ from clusterd.worker.wire import Wire, WireError
 
 CHANNEL = "CLUSTERD_KEEPER"
 """Environment variable of the master: the number of its descriptor for the wire to the keeper."""
-FORWARDED = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2})
+FORWARDED = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
 """Passed on to the master, which is started with them blocked and unblocks them when it can take them."""
 
 QUICK, DELAY, MAX_DELAY = 0.2, 0.1, 5.0

@@ -78,6 +78,10 @@ def _become(
             os.dup2(fd, number)
         for fd in fds:
             os.set_inheritable(fd, True)
+        # Ours are CLOEXEC, but what a shell or a supervisor leaked to us may not be.
+        kept = sorted({*fds, tell})
+        for low, high in zip([2, *kept], [*kept, os.sysconf("SC_OPEN_MAX")], strict=True):
+            os.closerange(low + 1, high)
         if cwd is not None:
             what = cwd
             os.chdir(cwd)

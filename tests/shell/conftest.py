@@ -1,0 +1,81 @@
+"""What the tests at the kernel's edge share: bounded waiting, and programs that are gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+PATIENCE = 20.0
+"""Seconds a test waits at most for what it expects; a shared machine may be slow."""
+
+Spawn = Callable[..., "subprocess.Popen[bytes]"]
+
+
+def until(condition: Callable[[], object], what: str = "the condition") -> None:
+    """Wait for a property nobody can be woken for: the last resort."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not come true in {PATIENCE:g} s"
+        time.sleep(0.005)
+
+
+def readable(fd: int, timeout: float = PATIENCE) -> bool:
+    """Wait until `fd` is readable."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
+
+
+def line(stream: object) -> str:
+    """One line of a child's output, within PATIENCE; fails when there is none."""
+    fd = stream.fileno()  # type: ignore[attr-defined]
+    got = b""
+    while not got.endswith(b"\n"):
+        assert readable(fd), f"no whole line came, only {got!r}"
+        data = os.read(fd, 1)
+        assert data, f"the output ended after {got!r}"
+        got += data
+    return got.decode().rstrip("\n")
+
+
+@pytest.fixture
+def python() -> Iterator[Spawn]:
+    """Start `python -c TEXT ARGUMENTS` in a process group of its own; killed with its descendants at the end."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def spawn(text: str, *arguments: str, **options: object) -> subprocess.Popen[bytes]:
+        child = subprocess.Popen(
+            [sys.executable, "-c", text, *arguments],
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            **options,  # type: ignore[call-overload]
+        )
+        started.append(child)
+        return child
+
+    yield spawn
+    for child in started:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        for stream in (child.stdin, child.stdout, child.stderr):
+            if stream is not None:
+                stream.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_descriptor_left() -> Iterator[None]:
+    """A test, and so the code it runs, leaves as many descriptors open as it found."""
+    before = set(os.listdir("/proc/self/fd"))
+    yield
+    after = set(os.listdir("/proc/self/fd"))
+    new = {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in after - before if os.path.lexists(f"/proc/self/fd/{fd}")}
+    assert len(after) <= len(before), new
