@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from clusterd.core.actions import Outcome
-from clusterd.core.events import Asked, StopAsked, TwinGone, WorkerDraining, WorkerFailed, ZygoteGone
+from clusterd.core.events import Asked, StopAsked, TwinGone, WorkerDraining, WorkerFailed, ZygoteGone, ZygoteUp
 from clusterd.core.model import Boot, Cluster, Kind, Phase, Policy, Twin
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -45,6 +45,17 @@ def test_start_serves_every_seat(policy: Policy) -> None:
     world = started(policy)
     at_rest(world, policy.workers, 1)
     assert world.outcome(1) is Outcome.DONE
+
+
+def test_the_number_of_workers_is_known_when_the_zygote_is_up() -> None:
+    """A start whose file is read only at the boot still starts, and commits, all workers at once."""
+    world = World()
+    world.event(Asked(Kind.START, Policy(workers=1)))
+    world.pending.clear()
+    world.event(ZygoteUp(1, policy=Policy(workers=3)))
+    world.quiesce()
+    at_rest(world, 3, 1)
+    assert world.commits == [3]
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())

@@ -18,6 +18,8 @@ from clusterd.core.actions import (
     PromoteTwin,
     Serve,
     Steer,
+    Tell,
+    What,
 )
 from clusterd.core.events import (
     Adopted,
@@ -43,12 +45,13 @@ class World:
     now: float = 100.0
     pending: list[Event] = field(default_factory=list)
     finished: list[Finish] = field(default_factory=list)
+    commits: list[int] = field(default_factory=list)  # how many seats each commit had moved in all
     exited: int | None = None
     broken: frozenset[int] = frozenset()  # generations whose workers never become ready, but die
     unbootable: frozenset[int] = frozenset()
 
     def copy(self) -> World:
-        return replace(self, pending=list(self.pending), finished=list(self.finished))
+        return replace(self, pending=list(self.pending), finished=list(self.finished), commits=list(self.commits))
 
     def event(self, event: Event) -> None:
         """Let one thing happen, and hold what every step must hold."""
@@ -77,6 +80,9 @@ class World:
                     self.finished.append(action)
                 case Steer(slots):
                     assert slots, "nowhere to go"
+                case Tell(What.COMMITTED):
+                    if self.cluster.rollout is not None:
+                        self.commits.append(self.cluster.rollout.moved)
                 case Exit(status):
                     self.exited = status
 

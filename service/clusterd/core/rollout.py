@@ -50,14 +50,14 @@ def _start_failed(d: Draft, r: Rollout) -> None:
 def prepare(d: Draft) -> None:
     """Take on the next batch, and see it ready."""
     r = d.cluster.rollout
-    if r is None or r.failure or r.stage is not Stage.PREPARING:
-        return
+    if r is None or r.failure or r.stage is not Stage.PREPARING or d.cluster.generations[r.target].boot is not Boot.UP:
+        return  # how many workers it wants is known when it is up: the file may have been read anew for this boot
     surge = d.cluster.generations[r.target].policy.surge
     span = d.cluster.span(r)
     if r.upto <= r.moved < span:
         cold = next(d.cluster.accepting(), None) is None
         r = d.roll(r, upto=span if surge is None or cold else min(span, r.moved + surge))
-    if d.cluster.generations[r.target].boot is Boot.UP and _all_ready(d, r):
+    if _all_ready(d, r):
         d.roll(r, "batch ready")
 
 
