@@ -41,7 +41,8 @@ STATUS: dict[str, Any] = {
         },
         {
             "generation": 2, "state": "parked", "mode": "spawn", "why": ["thread 'poller'"], "zygote": 4600,
-            "twin": None, "interface": "asgi", "engine": "uvicorn 0.32.0", "python": "3.11.2", "directory": "/srv/hello/releases/6",
+            "twin": None, "interface": "asgi",
+            "engine": "uvicorn 0.32.0", "python": "3.11.2", "directory": "/srv/hello/releases/6",
         },
     ],
     "slots": {"total": 16, "live": [0, 1]},

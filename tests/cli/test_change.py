@@ -43,7 +43,8 @@ def test_quiet(site: Site) -> None:
             {"file": "hello.toml", "key": "workers", "found": '"x"', "expected": "a number", "hint": "say 4"}
         ]), 2, ['hello.toml: workers: found "x", expected a number', "  hint: say 4", "has 1 problem"]),
         (error("RestartNeeded", keys=[{"key": "listen", "applies": "socket restart", "text": "listen: 1 -> 2"}]), 1,
-         ["listen: 1 -> 2", "1 setting cannot change while it runs", "hint: clusterd stop hello && clusterd start hello"]),
+         ["listen: 1 -> 2", "1 setting cannot change while it runs",
+          "hint: clusterd stop hello && clusterd start hello"]),
         (error("RestartNeeded", keys=[{"key": "user", "applies": "restart", "text": "user: a -> b"}]), 1,
          ["user: a -> b", "systemctl restart cluster@hello"]),
         ({"error": "org.varlink.service.MethodNotFound", "parameters": {}}, 1, ["no method Reload"]),

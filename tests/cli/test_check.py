@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
+from typing import Any
 
 import pytest
 
-from clusterd.config.difference import to_json
+from clusterd.config.difference import difference, how
 from clusterd.config.load import load
 
 from .conftest import Site, error
@@ -96,7 +98,15 @@ def test_nothing_to_check(site: Site) -> None:
 def test_changes(site: Site, directory: str) -> None:
     """Where the instance runs, check says what a reload changes, what needs more, and the command for it all."""
     path = site.write("hello", hello(directory, "workers = 2"))
-    site.master("hello").answers("Settings", {"parameters": {"settings": to_json(load(path))}})
+    before = load(path)
+    master = site.master("hello")
+
+    def changes(_: Any) -> Any:
+        found = difference(before, load(path))
+        listed = [{**asdict(change), "text": change.text} for change in found]
+        return iter([{"parameters": {"changes": listed, "how": how("hello", found)}}])
+
+    master.scripts["Changes"] = changes
     assert "as it runs: nothing would change but the code" in site.run("check", "hello")[1]
     path.write_text(hello(directory, "workers = 4"))
     assert site.run("check", "hello")[1].splitlines()[1:] == [
@@ -114,10 +124,20 @@ def test_changes(site: Site, directory: str) -> None:
     ]
 
 
+def test_a_copy_is_not_compared(site: Site, directory: str) -> None:
+    """Only the installed file is what a reload would read: a copy elsewhere is not compared with what runs."""
+    site.write("hello", hello(directory))
+    master = site.master("hello")
+    path = site.root / "hello.toml"
+    path.write_text(hello(directory).replace("8000", "9000"))
+    assert site.run("check", str(path))[0] == 0
+    assert not master.calls
+
+
 def test_cannot_compare(site: Site, directory: str) -> None:
     """A file is valid also when the running instance may not be asked: that is told, not an error."""
     site.write("hello", hello(directory))
-    site.master("hello").answers("Settings", error("NotAllowed", text="only root may"))
+    site.master("hello").answers("Changes", error("NotAllowed", text="only root may"))
     status, out, _ = site.run("check", "hello")
     assert status == 0
     assert "cannot be compared with what runs: hello: only root may" in out

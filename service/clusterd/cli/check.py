@@ -15,10 +15,8 @@ from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.files import count, describe
 from clusterd.cli.instances import Instance, Places, find, places
 from clusterd.config import claims
-from clusterd.config.difference import Change, difference, from_json, how
 from clusterd.config.load import Invalid, load_among, surroundings
 from clusterd.config.problem import Problem
-from clusterd.config.settings import Settings
 
 
 @dataclass
@@ -29,7 +27,10 @@ class Report:
     file: Path
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
-    changes: list[Change] | None = None
+    changes: list[dict[str, Any]] | None = None
+    """As Changes() of the control interface has them: key, old, new, applies, text."""
+    how: str = ""
+    """The command that brings all changes into effect."""
     note: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -39,9 +40,8 @@ class Report:
             "valid": not self.problems,
             "problems": [problem.to_json() for problem in self.problems],
             "warnings": [problem.to_json() for problem in self.warnings],
-            "changes": None
-            if self.changes is None
-            else [{"key": c.key, "applies": c.applies, "text": c.text} for c in self.changes],
+            "changes": self.changes,
+            "how": self.how,
         }
 
 
@@ -88,29 +88,29 @@ def examine(file: Path, where: Places) -> Report:
         report.problems = e.problems
         return report
     lacks = surroundings(settings)
+    installed = file.absolute() == where.file(report.name).absolute()
     # A file elsewhere may be meant for another machine, and who is not root may see less than the service does.
-    if file.absolute().parent == where.config.absolute() and os.geteuid() == 0:
+    if installed and os.geteuid() == 0:
         report.problems = lacks
     else:
         report.warnings = lacks
-    compare(report, settings, where)
+    if installed:
+        compare(report, where)
     return report
 
 
-def compare(report: Report, settings: Settings, where: Places) -> None:
-    """Fill in the changes against the running instance of that name."""
-    instance = Instance(settings.name, where.control(settings.name), report.file)
+def compare(report: Report, where: Places) -> None:
+    """Fill in the changes against the running instance of that name: its master knows what it runs."""
+    instance = Instance(report.name, where.control(report.name), report.file)
     try:
-        running = from_json(control.once(instance, "Settings", "settings"))
+        found = control.once(instance, "Changes")
     except control.NotRunning:
         return
     except CommandError as e:
         report.note = f"cannot be compared with what runs: {e.message}"
         return
-    except (TypeError, ValueError, KeyError) as e:
-        report.note = f"cannot be compared with what runs: its settings cannot be read: {e}"
-        return
-    report.changes = difference(running, settings)
+    report.changes = [change for change in found.get("changes") or [] if isinstance(change, dict)]
+    report.how = str(found.get("how") or "")
 
 
 def show(report: Report) -> None:
@@ -130,7 +130,7 @@ def show(report: Report) -> None:
         click.echo("  as it runs: nothing would change but the code")
     for applies in ("reload", "restart", "socket restart"):
         for change in report.changes:
-            if change.applies == applies:
-                click.echo(f"  at {applies}: {change.text}")
-    if command := how(report.name, report.changes):
-        click.echo(f"  to apply: {command}")
+            if change.get("applies") == applies:
+                click.echo(f"  at {applies}: {change.get('text')}")
+    if report.how:
+        click.echo(f"  to apply: {report.how}")

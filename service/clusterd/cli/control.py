@@ -5,13 +5,10 @@ The exchange is Varlink's, on the one wire; docs/architecture.md has the methods
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import select
-import socket
-import time
-from collections import deque
-from collections.abc import Generator, Iterator
+import queue
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -20,9 +17,9 @@ from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.files import count, describe
 from clusterd.cli.instances import Instance
 from clusterd.config.difference import Change, how
-from clusterd.worker.wire import Closed, Wire, WireError
+from clusterd.shell import client
+from clusterd.worker.wire import Closed, WireError
 
-INTERFACE = "io.clusterd"
 PATIENCE = 10.0
 """Seconds without a reply after which a master is asked for a sign of life, or given up. It answers in milliseconds."""
 
@@ -37,79 +34,71 @@ class Lost(CommandError):
 
 def status(instance: Instance, *, patience: float = PATIENCE) -> dict[str, Any]:
     """The Status object of docs/architecture.md."""
-    return once(instance, "Status", "status", patience=patience)
-
-
-def once(instance: Instance, method: str, key: str, *, patience: float = PATIENCE) -> dict[str, Any]:
-    """The object called `key` in the one reply to a method without parameters."""
-    with contextlib.closing(call(instance, method, {}, patience=patience)) as replies:
-        found = next(replies, {}).get(key)
+    found = once(instance, "Status", patience=patience).get("status")
     if not isinstance(found, dict):
-        raise CommandError(f"{instance.name}: the reply to {method} has no '{key}'", Exit.UNREACHABLE)
+        raise CommandError(f"{instance.name}: the reply to Status has no status", Exit.UNREACHABLE)
     return found
+
+
+def once(instance: Instance, method: str, *, patience: float = PATIENCE) -> dict[str, Any]:
+    """The one reply to a method without parameters."""
+    return list(call(instance, method, {}, patience=patience))[-1]
 
 
 def call(
     instance: Instance, method: str, parameters: dict[str, Any], *, more: bool = False, patience: float = PATIENCE
-) -> Generator[dict[str, Any], None, None]:
+) -> Iterator[dict[str, Any]]:
     """The parameters of each reply to `method`; with `more`, as many as the master sends.
 
     A call with `more` may be silent for as long as the master's own deadlines allow, provided that the master still
     answers others. Raises NotRunning, Lost, CommandError.
     """
-    with connected(instance, patience) as wire:
-        wire.send({"method": f"{INTERFACE}.{method}", "parameters": parameters, **({"more": True} if more else {})})
-        for message in messages(instance, wire, patience, patient=more):
-            if "error" in message:
-                raise failure(instance, method, str(message["error"]), message.get("parameters") or {})
-            found = message.get("parameters")
-            yield found if isinstance(found, dict) else {}
-            if not message.get("continues"):
-                return
+    try:
+        if more:
+            yield from _patiently(instance, method, parameters, patience)
+        else:
+            yield from client.call(instance.control, method, parameters, connect_timeout=patience, timeout=patience)
+    except client.VarlinkError as e:
+        raise failure(instance, method, e.name, e.parameters) from None
+    except Closed:
+        raise Lost(
+            f"{instance.name}: the master went away during the call",
+            Exit.UNREACHABLE,
+            hint=f"clusterd status {shown(instance)}",
+        ) from None
+    except WireError as e:
+        raise CommandError(f"{instance.control}: not a clusterd master: {e}", Exit.UNREACHABLE) from None
+    except OSError as e:
+        raise unreachable(instance, e, patience) from None
 
 
-@contextlib.contextmanager
-def connected(instance: Instance, patience: float) -> Iterator[Wire]:
-    """A connection to the control socket. Protocol errors inside the block become Lost."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
-        sock.settimeout(patience)
+def _patiently(
+    instance: Instance, method: str, parameters: dict[str, Any], patience: float
+) -> Iterator[dict[str, Any]]:
+    """The replies, from a thread: while none comes, the master is asked for a sign of life on another connection."""
+    replies: queue.SimpleQueue[dict[str, Any] | Exception | None] = queue.SimpleQueue()
+
+    def ask() -> None:
         try:
-            sock.connect(str(instance.control))
-        except OSError as e:
-            raise unreachable(instance, e, patience) from None
-        sock.setblocking(False)
-        try:
-            yield Wire(sock)
-        except Closed:
-            raise Lost(
-                f"{instance.name}: the master went away during the call",
-                Exit.UNREACHABLE,
-                hint=f"clusterd status {shown(instance)}",
-            ) from None
-        except WireError as e:
-            raise CommandError(f"{instance.control}: not a clusterd master: {e}", Exit.UNREACHABLE) from None
+            for reply in client.call(instance.control, method, parameters, True, connect_timeout=patience):
+                replies.put(reply)
+            replies.put(None)
+        except Exception as e:
+            replies.put(e)
 
-
-def messages(instance: Instance, wire: Wire, patience: float, *, patient: bool) -> Iterator[dict[str, Any]]:
-    """What arrives. `patient`: silence is allowed as long as the master answers Status on another connection."""
-    poll = select.poll()
-    deadline = time.monotonic() + patience
-    ready: deque[dict[str, Any]] = deque()
+    # a daemon: when the master is given up, nothing else ends its wait
+    threading.Thread(target=ask, daemon=True, name=method).start()
     while True:
-        poll.register(wire, select.POLLIN | (select.POLLOUT if wire.wants_write else 0))
-        left = deadline - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1000):
-            if not patient:
-                raise silent(instance, patience)
+        try:
+            reply = replies.get(timeout=patience)
+        except queue.Empty:
             status(instance, patience=patience)
-            deadline = time.monotonic() + patience
             continue
-        if wire.wants_write:
-            wire.flush()
-        ready.extend(message for message, _ in wire.receive())
-        while ready:
-            yield ready.popleft()
-            deadline = time.monotonic() + patience
+        if reply is None:
+            return
+        if isinstance(reply, Exception):
+            raise reply
+        yield reply
 
 
 def unreachable(instance: Instance, error: OSError, patience: float) -> CommandError:
@@ -145,7 +134,7 @@ def failure(instance: Instance, method: str, error: str, parameters: dict[str, A
         lines = detail.splitlines() if isinstance(detail, str) else [str(line) for line in detail]
         for line in lines:
             click.echo(f"  {line}", err=True)
-    match error.removeprefix(INTERFACE + "."):
+    match error:
         case "Refused":
             return CommandError(f"{instance.name}: {verb} refused: {reason}", Exit.REFUSED, hint=refused_hint(verb))
         case "Returned":

@@ -13,8 +13,10 @@ import click
 from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.files import invalid, loaded
 from clusterd.config import names
+from clusterd.config.environment import EnvironmentFileError
 from clusterd.config.load import Invalid, from_run
 from clusterd.config.settings import Settings
+from clusterd.shell.listeners import ListenError
 
 
 @click.command(short_help="Serve an application in the foreground.")
@@ -61,7 +63,10 @@ def run(app: str | None, name: str | None, runtime: Path | None, command: str | 
             raise CommandError(f"--runtime: '{runtime}': {e.strerror}", Exit.INVALID) from None
     from clusterd import master  # late: only this subcommand needs it, and it is most of the program
 
-    return master.run(settings, runtime)
+    try:
+        return master.run(settings, runtime)
+    except (OSError, ListenError, EnvironmentFileError) as e:
+        raise CommandError(f"{settings.name}: {e}", Exit.REFUSED) from None
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
