@@ -18,6 +18,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 APPS = HERE / "apps"
 VENV = ROOT / "build" / "bench-venv"
+PROGRAM = ["/usr/bin/python3", "-I", "-B", str(ROOT / "service" / "clusterd")]
 PEERS = ["uvicorn[standard]", "gunicorn", "uvicorn-worker"]
 
 
@@ -83,7 +84,7 @@ class Server:
         self.process = subprocess.Popen(
             self.command(),
             cwd=APPS,
-            env=self.environment(environment),
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=subprocess.STDOUT,
@@ -100,9 +101,6 @@ class Server:
 
     def command(self) -> list[str]:
         raise NotImplementedError
-
-    def environment(self, environment: dict[str, str]) -> dict[str, str]:
-        return environment
 
     def workers(self) -> list[int]:
         """Pids of the workers, the oldest first."""
@@ -188,13 +186,10 @@ class Clusterd(Server):
     def command(self) -> list[str]:
         self.runtime = Path(tempfile.mkdtemp(prefix="clusterd-bench-"))
         return [
-            "/usr/bin/python3", "-m", "clusterd", "run", "bench_app:app", "--listen", f"127.0.0.1:{self.port}",
+            *PROGRAM, "run", "bench_app:app", "--listen", f"127.0.0.1:{self.port}",
             "--workers", str(self.count), "--directory", str(APPS), "--python", str(VENV / "bin/python"),
             "--runtime", str(self.runtime),
         ]  # fmt: skip
-
-    def environment(self, environment: dict[str, str]) -> dict[str, str]:
-        return {**environment, "PYTHONPATH": f"{ROOT / 'service'}:{APPS}"}
 
     def workers(self) -> list[int]:
         status = self._ask("status", "--json")
@@ -214,9 +209,8 @@ class Clusterd(Server):
         shutil.rmtree(self.runtime, ignore_errors=True)
 
     def _ask(self, verb: str, *options: str) -> subprocess.CompletedProcess[str]:
-        command = ["/usr/bin/python3", "-m", "clusterd", verb, *options, str(self.runtime / "control")]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "service")}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        command = [*PROGRAM, verb, *options, str(self.runtime / "control")]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
 ALL: tuple[type[Server], ...] = (Clusterd, Uvicorn, Gunicorn, Node)

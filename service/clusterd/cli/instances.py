@@ -51,7 +51,7 @@ def places(context: click.Context | None) -> Places:
 
 
 class InstanceType(click.ParamType):
-    """NAME of an application, or the path of a control socket (anything with a slash), as `clusterd run` prints it."""
+    """NAME of an application, or the path of a control socket (anything with a slash)."""
 
     name = "name"
 

@@ -23,7 +23,7 @@ LIST_PATIENCE = 2.0
 def status(instance: Instance, as_json: bool) -> None:
     """Show one instance: workers, generations, slots, addresses, the last reload.
 
-    NAME is the name of an application, or the path of the control socket that 'clusterd run' prints.
+    NAME is the name of an application, or the path of a control socket: DIR/control after 'clusterd run --runtime DIR'.
     """
     try:
         found = control.status(instance)

@@ -50,7 +50,8 @@ class Progress:
             self._bar.stop()
 
     def show(self, progress: dict[str, Any]) -> None:
-        text = " ".join(filter(None, (_word(progress.get("phase")), _word(progress.get("text")))))
+        phase, text = _word(progress.get("phase")), _word(progress.get("text"))
+        text = text if phase in text else f"{phase} {text}".strip()
         if self._quiet:
             return
         if self._bar is not None and self._task is not None:
