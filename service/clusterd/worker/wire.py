@@ -64,6 +64,8 @@ class Wire:
         Raises Closed when the peer is gone, WireError when the message is too large or the peer has not read
         `max_backlog` bytes (a slow reader must not grow the sender without bound).
         """
+        if "fds" in message:
+            raise WireError("a message may not have a key 'fds', the wire has one")
         if len(fds) > MAX_FDS:
             raise WireError(f"{len(fds)} descriptors in one message, at most {MAX_FDS}")
         data = json.dumps({**message, "fds": len(fds)} if fds else message, separators=(",", ":")).encode() + b"\0"
@@ -116,7 +118,17 @@ class Wire:
         if not data:
             raise Closed("end of file")
         self._in += data
-        return self._split()
+        found: list[tuple[Message, list[int]]] = []
+        try:
+            self._split(found)
+            if len(self._fds) > MAX_FDS:
+                # The kernel ends a read after one message's descriptors, so no more than those can wait for their message.
+                raise WireError(f"{len(self._fds)} descriptors that no message names")
+        except WireError:
+            for _, fds in found:
+                self._fds.extend(fds)  # for close(): the caller never sees them
+            raise
+        return found
 
     def close(self) -> None:
         """Close the connection and every descriptor nobody took."""
@@ -124,8 +136,7 @@ class Wire:
             os.close(self._fds.popleft())
         self.sock.close()
 
-    def _split(self) -> list[tuple[Message, list[int]]]:
-        found: list[tuple[Message, list[int]]] = []
+    def _split(self, found: list[tuple[Message, list[int]]]) -> None:
         while (end := self._in.find(b"\0", self._scanned)) >= 0:
             raw = bytes(self._in[:end])
             del self._in[: end + 1]
@@ -134,7 +145,6 @@ class Wire:
         self._scanned = len(self._in)
         if self._scanned > self.limit:
             raise WireError(f"message of more than {self.limit} bytes")
-        return found
 
     def _decode(self, raw: bytes) -> tuple[Message, list[int]]:
         if len(raw) > self.limit:
@@ -146,6 +156,6 @@ class Wire:
         if not isinstance(message, dict):
             raise WireError(f"not a JSON object: {raw[:80]!r}")
         count = message.pop("fds", 0)
-        if not isinstance(count, int) or not 0 <= count <= len(self._fds):
+        if type(count) is not int or not 0 <= count <= len(self._fds):
             raise WireError(f"message with {count!r} descriptors, {len(self._fds)} arrived")
         return message, [self._fds.popleft() for _ in range(count)]

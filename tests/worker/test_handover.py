@@ -1,0 +1,200 @@
+"""Workers replaced under load: no request fails, whatever the engine, its version and the interpreter.
+
+Each load is bounded in time and on loopback. wrk keeps its connections, ab makes one for each request.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from environments import ENGINES, ROOT, environment, interpreters
+from harness import Master, Worker, signal_pidfd
+
+Load = Callable[[int], None]
+HANDOVERS = 3
+INTERPRETERS = interpreters()
+
+
+class Loads:
+    """wrk and ab beside each other; `finish` asserts that neither saw anything wrong."""
+
+    def __init__(self, port: int, seconds: int) -> None:
+        url = f"http://127.0.0.1:{port}/pid"
+        self.began = time.monotonic()
+        self.seconds = seconds
+        self.wrk = self._start("wrk", "-t1", "-c24", f"-d{seconds}s", "--timeout", "10s", url)
+        self.ab = self._start("ab", "-q", "-r", "-l", "-c8", "-n10000000", f"-t{seconds}", url)
+
+    @staticmethod
+    def _start(*command: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    @property
+    def running(self) -> bool:
+        return self.wrk.poll() is None and self.ab.poll() is None
+
+    def finish(self) -> int:
+        """Requests answered."""
+        wrk, _ = self.wrk.communicate(timeout=60)
+        ab, _ = self.ab.communicate(timeout=60)
+        assert self.wrk.returncode == 0, wrk
+        assert "Socket errors" not in wrk and "Non-2xx" not in wrk, wrk
+        assert self.ab.returncode == 0, ab
+        assert re.search(r"Failed requests:\s+0\b", ab), ab
+        assert "Non-2xx" not in ab, ab
+        done = [re.search(r"(\d+) requests in", wrk), re.search(r"Complete requests:\s+(\d+)", ab)]
+        counts = [int(match[1]) if match else 0 for match in done]
+        assert all(counts), wrk + ab
+        return sum(counts)
+
+    def close(self) -> None:
+        for process in (self.wrk, self.ab):
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def load() -> Iterator[Callable[[int, int], Loads]]:
+    for program in ("wrk", "ab"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program}")
+    started: list[Loads] = []
+
+    def load(port: int, seconds: int) -> Loads:
+        started.append(Loads(port, seconds))
+        return started[-1]
+
+    yield load
+    for one in started:
+        one.close()
+
+
+def dropped() -> tuple[int, int]:
+    """TcpExtListenOverflows and TcpExtListenDrops of this network namespace."""
+    with open("/proc/net/netstat") as f:
+        lines = [line.split() for line in f if line.startswith("TcpExt:")]
+    table = dict(zip(lines[0], lines[1], strict=True))
+    return int(table["ListenOverflows"]), int(table["ListenDrops"])
+
+
+def hand_over(loads: Loads, replace: Callable[[], None]) -> None:
+    """Replace everything HANDOVERS times, spread over the load, which outlives the last one."""
+    for number in range(HANDOVERS):
+        due = loads.began + (number + 0.5) * loads.seconds / (HANDOVERS + 0.5)
+        time.sleep(max(0.0, due - time.monotonic()))  # the pace of the load, nothing is waited for
+        replace()
+    assert loads.running, "the load was over before the last handover"
+
+
+def check_app(master: Master, slots: list[socket.socket], load: Callable[[int, int], Loads], linger: float = 0.7) -> None:
+    workers = [master.serving([slot], n) for n, slot in enumerate(slots)]
+    reports = []
+
+    def replace() -> None:
+        nonlocal workers
+        new = [master.fork([slot], n) for n, slot in enumerate(slots)]
+        for worker in new:
+            worker.go()
+        for worker in new:
+            worker.serve()
+        for worker in workers:
+            worker.drain(linger=linger)
+        for worker in workers:
+            reports.append(worker.drained())
+        deaths = [master.zygote.expect("exited") for _ in workers]
+        assert {death["worker"]: death["status"] for death in deaths} == {worker.number: 0 for worker in workers}
+        workers = new
+
+    before = dropped()
+    loads = load(slots[0].getsockname()[1], 5)
+    hand_over(loads, replace)
+    loads.finish()
+    assert dropped() == before
+    assert [report["cut"] for report in reports] == [0] * len(slots) * HANDOVERS
+    assert all(report["requests"] > 0 for report in reports)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_nothing_is_lost(start, application, slots, load, engine):
+    """Three handovers of two workers under wrk and ab: no failed request, no error, no time-out, no dropped connection."""
+    shutil.copy(ROOT / "examples/wsgi/shop.py", application)
+    master = start(python=environment(engine))
+    master.up(app="hello:app" if engine.startswith("uvicorn") else "shop:app")
+    check_app(master, slots(2), load)
+
+
+@pytest.mark.parametrize("python", [version for version in INTERPRETERS if version != "3.11"])
+def test_nothing_is_lost_on_other_interpreters(start, application, slots, load, python):
+    """The same on every CPython there is, with plain asyncio, whose listeners differ from version to version."""
+    master = start(python=environment("uvicorn-newest-plain", INTERPRETERS[python]))
+    assert master.up()["python"].startswith(python + ".")
+    check_app(master, slots(2), load)
+
+
+def test_nothing_is_lost_by_spawned_workers(start, application, slots, load):
+    """Workers that import for themselves hand over the same way."""
+    master = start(python=environment("uvicorn-newest"))
+    assert master.up(preload="never")["mode"] == "spawn"
+    check_app(master, slots(2), load)
+
+
+def test_nothing_is_lost_by_node(start, slots, load, tmp_path):
+    """examples/node: the staged drain a `command` has to do for itself."""
+    if shutil.which("node") is None:
+        pytest.skip("no node")
+    master = start(directory=ROOT / "examples/node", env={"LINGER": "0.7"})
+    master.up(kind="command", command=["node", "server.js"])
+    check_command(master, slots(2), load, tmp_path)
+
+
+def test_nothing_is_lost_by_a_socket_server(start, slots, load, tmp_path):
+    """examples/socketserver: the same in Python."""
+    pytest.importorskip("sdnotify")
+    import sys
+
+    master = start(directory=ROOT / "examples/socketserver", env={"LINGER": "0.7", "PYTHONDONTWRITEBYTECODE": "1"})
+    master.up(kind="command", command=[sys.executable, "server.py"])
+    check_command(master, slots(2), load, tmp_path)
+
+
+def check_command(master: Master, slots: list[socket.socket], load: Callable[[int, int], Loads], tmp_path) -> None:
+    numbers = iter(range(1000))
+
+    def serving(slot: socket.socket, number: int) -> Worker:
+        path = str(tmp_path / f"notify-{next(numbers)}")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(path)
+            notify.settimeout(20)
+            worker = master.fork([slot], number, notify=path)
+            worker.peer.send({"op": "go"})
+            assert b"READY=1" in notify.recv(4096)
+        return worker
+
+    workers = [serving(slot, n) for n, slot in enumerate(slots)]
+
+    def replace() -> None:
+        nonlocal workers
+        new = [serving(slot, n) for n, slot in enumerate(slots)]
+        for worker in workers:
+            signal_pidfd(worker.pidfd, signal.SIGTERM)
+        statuses = {}
+        for worker in workers:
+            assert worker.gone()
+            message = master.zygote.expect("exited")
+            statuses[message["worker"]] = os.waitstatus_to_exitcode(message["status"])
+        assert statuses == {worker.number: 0 for worker in workers}
+        workers = new
+
+    before = dropped()
+    loads = load(slots[0].getsockname()[1], 6)
+    hand_over(loads, replace)
+    loads.finish()
+    assert dropped() == before
