@@ -24,6 +24,10 @@ def main(argv: list[str] | None = None) -> int:
             from clusterd import usher
 
             return usher.main(rest)
+        case ["drain", name]:
+            from clusterd import drain
+
+            return drain.main(name)
         case ["master", name]:
             from clusterd import master
 

@@ -9,6 +9,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,8 @@ from clusterd.shell.poll import Poll
 from clusterd.shell.signals import Signals
 from clusterd.worker.wire import Wire
 
+CRASHED = 70
+"""EX_SOFTWARE: a bug of ours; the keeper starts another master, and the unit counts it as success."""
 RUN = "run.json"
 """In the runtime directory of `clusterd run`: the settings, for there may be no file."""
 
@@ -78,7 +81,16 @@ def run(settings: Settings, runtime: Path | None = None) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`clusterd master --process NAME RUNTIME [--foreground]`: one master, started by a keeper."""
+    """`clusterd master --process NAME RUNTIME [--foreground]`: one master, started by a keeper. Returns its status."""
+    try:
+        return _main(arguments)
+    except Exception:
+        # Not Python's 1, which is what a failed reload exits with: the unit must take a crash for harmless and not that.
+        traceback.print_exc()
+        return CRASHED
+
+
+def _main(arguments: Sequence[str]) -> int:
     foreground = list(arguments[3:]) == ["--foreground"]
     if len(arguments) < 3 or arguments[0] != "--process" or keeper.CHANNEL not in os.environ:
         print("clusterd: 'clusterd master NAME' is what the unit cluster@NAME runs", file=sys.stderr)

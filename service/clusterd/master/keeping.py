@@ -26,6 +26,8 @@ class Keeping:
         self.wire = wire
         self.fds: dict[str, int] = {}
         self.starts = 0
+        self.keeper = os.getppid()
+        """The keeper's pid."""
         self.reaped: dict[int, int] = {}
         """Wait statuses of processes that were orphaned and reaped by the keeper, by pid."""
         self._receive_store()
@@ -96,7 +98,10 @@ class Keeping:
 
     def succeed(self, launch: Sequence[str], app: str) -> int:
         """The keeper is dead: start another and give it everything; returns its pid. Raises OSError, WireError."""
-        pid, fd, wire = start_successor(program("keeper"), launch, self.fds, app=app, foreground=False, start=self.starts)
+        pid, fd, wire = start_successor(
+            program("keeper"), launch, self.fds, app=app, foreground=False, start=self.starts
+        )
+        self.keeper = pid
         os.close(fd)
         self.wire.close()
         self.wire = wire

@@ -70,6 +70,8 @@ class Master:
         )
         self.born = time.monotonic()
         self._beat_due = 0.0
+        self._core_due: float | None = None
+        self._stepped = 0.0
 
     def loop(self) -> Loop:
         """Yields the time until which it may be left alone; is sent what is ready."""
@@ -143,7 +145,7 @@ class Master:
     def advance(self) -> None:
         """Let the core take in everything that has happened, and do what it decides."""
         events = self.context.events
-        if not events and self._core_is_due():
+        if not events and self._core_due is not None and time.monotonic() >= self._core_due:
             events.append(Passed())
         while events:
             event = events.popleft()
@@ -152,14 +154,17 @@ class Master:
             if isinstance(event, WorkerGone):
                 self._report(event.worker)
             self._step(event)
+        # Asked once a round and remembered: what is past is no deadline to the core, which has dealt with it.
+        self._core_due = machine.deadline(self.cluster, self._stepped)
         self.telling.observe(self.cluster, time.monotonic())
         self.telling.status(self.cluster)
         self.requests.progress(self.cluster)
 
     def _step(self, event: Event) -> None:
         before = self.cluster
+        self._stepped = time.monotonic()
         try:
-            self.cluster, actions = machine.step(before, event, time.monotonic())
+            self.cluster, actions = machine.step(before, event, self._stepped)
         except IllegalMove as e:
             self.context.journal.record(messages.WORKER_DIED, f"{event}: {e}, ignoring", messages.Priority.WARNING)
             return
@@ -191,13 +196,8 @@ class Master:
         if drained:
             self.telling.drained(drained)
 
-    def _core_is_due(self) -> bool:
-        due = machine.deadline(self.cluster, time.monotonic())
-        return due is not None and due <= time.monotonic()
-
     def _deadline(self) -> float | None:
-        times = [self._beat_due, machine.deadline(self.cluster, time.monotonic()), self.workers.deadline()]
-        times.append(self.requests.deadline())
+        times = [self._beat_due, self._core_due, self.workers.deadline(), self.requests.deadline()]
         return min(t for t in times if t is not None)
 
     def _beat(self) -> None:

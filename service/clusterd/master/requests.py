@@ -14,7 +14,7 @@ from clusterd.config.environment import EnvironmentFileError, read_environment
 from clusterd.config.load import Invalid
 from clusterd.config.settings import Settings
 from clusterd.core.actions import Finish, Outcome
-from clusterd.core.events import Asked
+from clusterd.core.events import Asked, StopAsked
 from clusterd.core.model import Boot, Cluster, Kind
 from clusterd.master.releases import Release, application_environment, policy
 from clusterd.master.telling import Receipt, progress, summary
@@ -33,6 +33,7 @@ class Requests:
     def __init__(self, master: Master) -> None:
         self.master = master
         self.callers: dict[int, Call] = {}
+        self.stoppers: list[Call] = []
         self.control: Control | None = None
         self._told: dict[int, dict[str, object]] = {}
 
@@ -68,6 +69,8 @@ class Requests:
     def close(self) -> None:
         for call in self.callers.values():
             call.error("Stopping")
+        for call in self.stoppers:
+            call.reply(keeper=self.master.context.keeping.keeper)
         if self.control is not None:
             self.control.close()
 
@@ -86,6 +89,10 @@ class Requests:
                 )  # fmt: skip
             case "Rollback":
                 self._ask(call, Kind.ROLLBACK, None)
+            case "Stop":
+                call.progress(keeper=self.master.context.keeping.keeper)
+                self.stoppers.append(call)
+                self.master.context.events.append(StopAsked())
 
     def reload(
         self, call: Call | None, environment: Mapping[str, str] | None, overlay: Mapping[str, str], kind: Kind = Kind.RELOAD

@@ -30,6 +30,7 @@ METHODS: dict[str, Method] = {
     "Changes": Method(Rights.CHANGE),
     "Reload": Method(Rights.CHANGE, ("environment", "overlay")),
     "Rollback": Method(Rights.CHANGE),
+    "Stop": Method(Rights.CHANGE),
     "Try": Method(Rights.CHANGE, ("environment", "overlay")),
 }
 
@@ -149,6 +150,9 @@ method Rollback() -> (progress: ?Progress, receipt: ?Receipt)
 
 # Boots and checks the code now on disk without giving it a request, then drops it.
 method Try(environment: ?[string]string, overlay: ?[string]string) -> (progress: ?Progress, report: ?object)
+
+# Drains everything and leaves. With "more" the first reply comes at once; the service is gone when the keeper is.
+method Stop() -> (keeper: int)
 
 # The new generation did not become ready; nothing has changed.
 error Refused (reason: string, detail: ?string)
