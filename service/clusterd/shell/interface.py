@@ -65,7 +65,7 @@ type Generation (
 
 type Rollout (
   number: int,
-  kind: (start, reload, rollback),
+  kind: (start, reload, rollback, try),
   phase: string,
   generation: int
 )
@@ -94,7 +94,7 @@ type Slots (
   live: []int
 )
 
-type Status (
+type State (
   name: string,
   version: string,
   state: (starting, serving, reloading, degraded, stopping),
@@ -136,7 +136,7 @@ type Change (
 )
 
 # What goes on now.
-method Status() -> (status: Status)
+method Status() -> (status: State)
 
 # What a reload would change, and the command that brings it into effect if a reload does not.
 method Changes() -> (changes: []Change, how: string)
@@ -149,7 +149,7 @@ method Reload(environment: ?[string]string, overlay: ?[string]string) -> (progre
 method Rollback() -> (progress: ?Progress, receipt: ?Receipt)
 
 # Boots and checks the code now on disk without giving it a request, then drops it.
-method Try(environment: ?[string]string, overlay: ?[string]string) -> (progress: ?Progress, report: ?object)
+method Try(environment: ?[string]string, overlay: ?[string]string) -> (progress: ?Progress, report: ?Receipt)
 
 # Drains everything and leaves. With "more" the first reply comes at once; the service is gone when the keeper is.
 method Stop() -> (keeper: int)

@@ -1,0 +1,480 @@
+"""The control socket with real peers: rights, order, bounds, and the protocol as Varlink has it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clusterd import __version__
+from clusterd.shell import client, control, interface
+from clusterd.shell.control import Call, Client, Control, Peer
+from clusterd.shell.interface import METHODS, Rights
+from clusterd.shell.poll import Poll
+from clusterd.worker.wire import Closed, Wire, WireError
+from tests.shell.conftest import PATIENCE, Spawn, line
+
+Answer = Callable[[Call], None]
+
+
+class Server:
+    """A master's loop, in short: `step` until something is true."""
+
+    def __init__(self, path: str, uid: int | None = None) -> None:
+        self.poll: Poll[Any] = Poll()
+        self.control = Control(control.listen(path), self.poll, uid=uid)
+        self.path = path
+        self.calls: list[Call] = []
+
+    def step(self, now: float = 0.0) -> None:
+        for key, events in self.poll.wait(0.02):
+            if isinstance(key, Client):
+                self.calls += key.handle(events, now)
+            else:
+                self.control.accept(now)
+
+    def until(self, condition: Callable[[], object]) -> None:
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < end
+            self.step()
+
+    def call(self) -> Call:
+        """The next call that comes."""
+        self.until(lambda: self.calls)
+        return self.calls.pop(0)
+
+    def close(self) -> None:
+        self.control.close()
+        self.poll.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    made = Server(str(tmp_path / "control"))
+    yield made
+    made.close()
+
+
+class Caller:
+    """One end of a connection that does not block for ever."""
+
+    def __init__(self, server: Server) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.connect(server.path)
+        self.sock.setblocking(False)
+        self.wire = Wire(self.sock)
+        self.server = server
+        self.got: list[dict[str, Any]] = []
+        self.closed = False
+
+    def send(self, method: str, **rest: Any) -> None:
+        self.wire.send({"method": method if "." in method else f"io.clusterd.{method}", **rest})
+
+    def reply(self) -> dict[str, Any]:
+        self.server.until(self._receive)
+        return self.got.pop(0)
+
+    def hung_up(self) -> bool:
+        self.server.until(lambda: self._receive() or self.closed)
+        return self.closed
+
+    def _receive(self) -> bool:
+        try:
+            self.got += [message for message, _ in self.wire.receive()]
+        except Closed:
+            self.closed = True
+        return bool(self.got)
+
+
+@pytest.fixture
+def caller(server: Server) -> Iterator[Caller]:
+    made = Caller(server)
+    yield made
+    made.wire.close()
+
+
+def test_anybody_may_connect(server: Server) -> None:
+    """The socket's mode lets everybody in; credentials decide what they may."""
+    assert stat.S_IMODE(os.stat(server.path).st_mode) == 0o666
+
+
+def test_call_progress_reply(server: Server, caller: Caller) -> None:
+    """A call with more is told its progress, each reply but the last continues."""
+    caller.send("Reload", parameters={"environment": {"A": "1"}, "overlay": None}, more=True)
+    call = server.call()
+    assert (call.method, call.parameters) == ("Reload", {"environment": {"A": "1"}, "overlay": None})
+    call.progress(progress={"phase": "preparing"})
+    call.reply(receipt={"number": 1})
+    call.reply(receipt={"number": 2})
+    assert caller.reply() == {"parameters": {"progress": {"phase": "preparing"}}, "continues": True}
+    assert caller.reply() == {"parameters": {"receipt": {"number": 1}}}
+    caller.send("Status")
+    server.call().error("Busy", text="later")
+    assert caller.reply() == {"error": "io.clusterd.Busy", "parameters": {"text": "later"}}
+
+
+def test_without_more_no_progress(server: Server, caller: Caller) -> None:
+    """A caller that did not ask for more gets one reply; one that wants none gets none."""
+    caller.send("Reload")
+    caller.send("Reload", oneway=True)
+    caller.send("Status")
+    first, second, third = server.call(), server.call(), server.call()
+    first.progress(progress={})
+    third.reply(n=3)
+    second.reply(n=2)
+    first.reply(n=1)
+    assert [caller.reply()["parameters"]["n"], caller.reply()["parameters"]["n"]] == [1, 3]
+
+
+def test_replies_in_order_of_calls(server: Server, caller: Caller) -> None:
+    """A later call answered earlier waits for its turn, and a reload under way holds nothing else of the master up."""
+    for _ in range(3):
+        caller.send("Status", more=True)
+    calls = [server.call() for _ in range(3)]
+    calls[2].reply(n=2)
+    calls[1].progress(n="1a")
+    calls[0].progress(n="0a")
+    assert caller.reply()["parameters"]["n"] == "0a"
+    calls[0].reply(n=0)
+    calls[1].reply(n=1)
+    assert [caller.reply()["parameters"]["n"] for _ in range(4)] == [0, "1a", 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "error", "detail"),
+    [
+        ("io.clusterd.Fly", {}, "org.varlink.service.MethodNotFound", {"method": "io.clusterd.Fly"}),
+        ("io.other.Fly", {}, "org.varlink.service.InterfaceNotFound", {"interface": "io.other"}),
+        ("Fly", {}, "org.varlink.service.MethodNotFound", {"method": "io.clusterd.Fly"}),
+        ("Status", {"x": 1}, "org.varlink.service.InvalidParameter", {"parameter": "x"}),
+        ("Reload", {"overlay": {"a": 1}}, "org.varlink.service.InvalidParameter", {"parameter": "overlay"}),
+        ("Reload", {"environment": []}, "org.varlink.service.InvalidParameter", {"parameter": "environment"}),
+        ("org.varlink.service.Fly", {}, "org.varlink.service.MethodNotFound", {"method": "org.varlink.service.Fly"}),
+    ],
+)
+def test_wrong_calls(
+    server: Server, caller: Caller, method: str, parameters: Any, error: str, detail: dict[str, str]
+) -> None:
+    """What is wrong is told by Varlink's own errors, naming it, and never reaches the master."""
+    caller.send(method, parameters=parameters)
+    assert caller.reply() == {"error": error, "parameters": detail}
+    assert server.calls == []
+
+
+@pytest.mark.parametrize(
+    "data", [b"hello\0", b"[]\0", b"{}\0", b'{"method": 1}\0', b'{"method": "x.Y", "parameters": [1]}\0', b'{"fds": 3}\0']
+)
+def test_protocol_breakers_are_cut_off(server: Server, caller: Caller, data: bytes) -> None:
+    """Who does not speak Varlink is hung up on; others are served as before."""
+    caller.sock.send(data)
+    assert caller.hung_up()
+    with contextlib.closing(Caller(server).wire) as wire:
+        wire.send({"method": "io.clusterd.Status"})
+        assert server.call().method == "Status"
+
+
+def test_descriptors_are_not_taken(server: Server, caller: Caller) -> None:
+    """A client cannot fill the master's table of open files, not even with half a message."""
+    before = len(os.listdir("/proc/self/fd"))
+    socket.send_fds(caller.sock, [b'{"method"'], [0, 1, 2])
+    assert caller.hung_up()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_request_is_bounded(server: Server, caller: Caller) -> None:
+    """A request without an end is cut off at its limit."""
+    junk = b'{"method": "' + b"x" * 65536
+    sent = 0
+    with contextlib.suppress(OSError):
+        while sent < 2 * control.LIMIT:
+            try:
+                sent += caller.sock.send(junk)
+            except BlockingIOError:
+                server.step()
+    assert caller.hung_up() and sent <= 2 * control.LIMIT
+
+
+def test_replies_are_bounded(server: Server, caller: Caller) -> None:
+    """A client that does not read is cut off before it costs the master more than its share; the call goes nowhere."""
+    caller.send("Reload", more=True)
+    call = server.call()
+    for _ in range(200):
+        call.progress(text="x" * 65536)
+    assert call.client.closed and server.control.clients == set()
+    call.reply(receipt={})
+
+
+def test_slow_reader_gets_everything(server: Server, caller: Caller) -> None:
+    """Replies that do not fit the socket's buffer are kept and sent on."""
+    caller.send("Status", more=True)
+    call = server.call()
+    for n in range(40):
+        call.progress(n=n, text="x" * 65536)
+    call.reply(n=40)
+    assert [caller.reply()["parameters"]["n"] for _ in range(41)] == list(range(41))
+
+
+def test_calls_at_once_are_bounded(server: Server, caller: Caller) -> None:
+    """So many unanswered calls and no more."""
+    for _ in range(control.MAX_CALLS + 1):
+        caller.send("Status")
+    assert caller.hung_up()
+
+
+def test_clients_are_bounded(server: Server) -> None:
+    """One client too many is hung up on; when one leaves another may come."""
+    callers = [Caller(server) for _ in range(control.MAX_CLIENTS)]
+    server.until(lambda: len(server.control.clients) == control.MAX_CLIENTS)
+    extra = Caller(server)
+    assert extra.hung_up()
+    callers[0].wire.close()
+    server.until(lambda: len(server.control.clients) == control.MAX_CLIENTS - 1)
+    late = Caller(server)
+    late.send("Status")
+    server.call().reply(status={})
+    assert late.reply() == {"parameters": {"status": {}}}
+    for each in [*callers, extra, late]:
+        each.wire.close()
+
+
+def test_idle_clients_leave(server: Server, caller: Caller) -> None:
+    """Who asks nothing for long is hung up on; who waits for an answer is not."""
+    other = Caller(server)
+    other.send("Reload")
+    call = server.call()
+    server.until(lambda: len(server.control.clients) == 2)
+    assert server.control.deadline() == control.IDLE
+    server.control.expire(control.IDLE - 1)
+    assert len(server.control.clients) == 2
+    server.control.expire(control.IDLE)
+    assert server.control.clients == {call.client} and server.control.deadline() is None
+    assert caller.hung_up()
+    other.wire.close()
+
+
+def test_client_that_dies(server: Server) -> None:
+    """The reloading client may die: its call goes on, and answers to it are no error."""
+    caller = Caller(server)
+    caller.send("Reload", more=True)
+    call = server.call()
+    caller.wire.close()
+    server.until(lambda: call.client.closed)
+    call.progress(progress={})
+    call.reply(receipt={})
+
+
+# rights
+
+
+def test_rights() -> None:
+    """Root and the service's user change, the group reads by its main or another membership, others nothing."""
+    def rights(uid: int, gid: int, *groups: int) -> Rights:
+        return Peer(1, uid, gid, frozenset(groups)).rights(990, 900)
+
+    assert rights(0, 0) is Rights.CHANGE and rights(990, 5) is Rights.CHANGE
+    assert rights(7, 900) is Rights.READ and rights(7, 5, 6, 900) is Rights.READ
+    assert rights(7, 5, 6) is Rights.NONE
+    assert Peer(1, 7, 7, frozenset()).rights(990, None) is Rights.NONE
+
+
+def test_credentials_are_the_kernels(server: Server, python: Spawn) -> None:
+    """The peer's user and all its groups are known; without rights it may ask who answers, and nothing else."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to become somebody else")
+    for directory in Path(server.path).parents:
+        if directory.stat().st_uid == os.geteuid() and directory.name.startswith(("pytest-", "test_")):
+            directory.chmod(0o755)
+    child = python(
+        "import os, sys; from clusterd.shell.client import call, VarlinkError\n"
+        "os.setgroups([4242, 4243]); os.setgid(4241); os.setuid(65534)\n"
+        "print(next(call(sys.argv[1], 'org.varlink.service.GetInfo'))['product'], flush=True)\n"
+        "for method in ('Status', 'Reload'):\n"
+        "    try: next(call(sys.argv[1], method))\n"
+        "    except VarlinkError as e: print(e.name, e.parameters['text'], flush=True)",
+        server.path,
+    )
+    seen: list[Peer] = []
+    real, control.peer_of = control.peer_of, lambda sock: seen.append(real(sock)) or seen[-1]  # type: ignore[func-returns-value]
+    try:
+        server.until(lambda: child.poll() is not None)
+    finally:
+        control.peer_of = real
+    assert [line(child.stdout) for _ in range(3)] == [
+        "clusterd",
+        "NotAllowed Status is for the group clusterd",
+        "NotAllowed Reload is for root and the service's user",
+    ]
+    assert seen[0].uid == 65534 and seen[0].gid == 4241 and seen[0].groups >= {4242, 4243}
+    assert server.calls == []
+
+
+def test_strangers_cannot_keep_others_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients without rights have few places of their own, so that the administrator always gets in."""
+    monkeypatch.setattr(Peer, "rights", lambda self, uid, readers: Rights.NONE)
+    strangers = [Caller(server) for _ in range(control.MAX_STRANGERS + 3)]
+    server.until(lambda: len(server.control.clients) == control.MAX_STRANGERS)
+    assert strangers[-1].hung_up()
+    monkeypatch.setattr(Peer, "rights", lambda self, uid, readers: Rights.CHANGE)
+    root = Caller(server)
+    root.send("Status")
+    assert server.call().method == "Status"
+    for each in [*strangers, root]:
+        each.wire.close()
+
+
+# introspection
+
+
+def test_service_methods(server: Server, caller: Caller) -> None:
+    """GetInfo and GetInterfaceDescription answer as the Varlink specification has it."""
+    caller.send("org.varlink.service.GetInfo")
+    info = caller.reply()["parameters"]
+    assert info["interfaces"] == ["org.varlink.service", "io.clusterd"] and info["version"] == __version__
+    for name in info["interfaces"]:
+        caller.send("org.varlink.service.GetInterfaceDescription", parameters={"interface": name})
+        assert f"interface {name}\n" in caller.reply()["parameters"]["description"]
+    caller.send("org.varlink.service.GetInterfaceDescription", parameters={"interface": "x.y"})
+    assert caller.reply()["error"] == "org.varlink.service.InterfaceNotFound"
+    caller.send("org.varlink.service.GetInterfaceDescription")
+    assert caller.reply() == {"error": "org.varlink.service.InvalidParameter", "parameters": {"parameter": "interface"}}
+
+
+TOKEN = re.compile(r"\s+|#[^\n]*|->|[(),:?\[\]]|[A-Za-z][A-Za-z0-9_.-]*")
+
+
+class Grammar:
+    """A parser for Varlink's interface language; collects what is defined and what is used."""
+
+    def __init__(self, text: str) -> None:
+        self.tokens: list[str] = []
+        at = 0
+        while at < len(text):
+            match = TOKEN.match(text, at)
+            assert match, f"no token at {text[at : at + 20]!r}"
+            at = match.end()
+            if not match[0].isspace() and not match[0].startswith("#"):
+                self.tokens.append(match[0])
+        self.defined: dict[str, set[str]] = {"type": set(), "method": set(), "error": set()}
+        self.parameters: dict[str, list[str]] = {}
+        self.used: set[str] = set()
+        self.take("interface")
+        self.name = self.take()
+        while self.tokens:
+            kind, name = self.take(), self.take()
+            assert kind in self.defined and re.fullmatch("[A-Z][A-Za-z0-9]*", name), (kind, name)
+            assert name not in set().union(*self.defined.values())
+            self.defined[kind].add(name)
+            self.parameters[name] = self.struct()
+            if kind == "method":
+                self.take("->")
+                self.struct()
+        assert self.used <= self.defined["type"], self.used
+
+    def take(self, *expected: str) -> str:
+        token = self.tokens.pop(0)
+        assert not expected or token in expected, (token, expected)
+        return token
+
+    def struct(self) -> list[str]:
+        """A struct's fields, or an enumeration's names."""
+        self.take("(")
+        fields = []
+        while self.tokens[0] != ")":
+            field = self.take()
+            assert re.fullmatch("[A-Za-z](_?[A-Za-z0-9])*", field), field
+            fields.append(field)
+            if self.tokens[0] == ":":
+                self.take(":")
+                self.type()
+            if self.tokens[0] != ")":
+                self.take(",")
+        self.take(")")
+        return fields
+
+    def type(self) -> None:
+        if self.tokens[0] == "?":
+            self.take()
+        while self.tokens[0] == "[":
+            self.take("[")
+            if self.tokens[0] == "string":
+                self.take("string")
+            self.take("]")
+        if self.tokens[0] == "(":
+            self.struct()
+        elif self.tokens[0] not in ("bool", "int", "float", "string", "object"):
+            self.used.add(self.take())
+        else:
+            self.take()
+
+
+def test_interface_text() -> None:
+    """The text is valid Varlink, and says exactly the methods, parameters and errors there are."""
+    parsed = Grammar(interface.TEXT)
+    assert parsed.name == interface.NAME
+    assert parsed.defined["method"] == set(METHODS)
+    assert {name: tuple(parsed.parameters[name]) for name in METHODS} == {n: m.parameters for n, m in METHODS.items()}
+    assert parsed.defined["error"] == set(interface.ERRORS)
+    assert Grammar(interface.SERVICE_TEXT).name == interface.SERVICE
+
+
+# the blocking client
+
+
+@contextlib.contextmanager
+def answering(server: Server, answer: Answer) -> Iterator[None]:
+    """A master in another thread that answers every call so."""
+    end = threading.Event()
+
+    def loop() -> None:
+        while not end.is_set():
+            server.step()
+            while server.calls:
+                answer(server.calls.pop(0))
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+
+
+def test_client(server: Server) -> None:
+    """The client yields each reply, and raises the service's errors with their parameters."""
+    def answer(call: Call) -> None:
+        if call.method == "Status":
+            call.reply(status={"name": "hello"})
+        elif call.method == "Rollback":
+            call.error("Refused", reason="there is none")
+        else:
+            call.progress(n=1)
+            call.progress(n=2)
+            call.reply(n=3)
+
+    with answering(server, answer):
+        assert list(client.call(server.path, "Status")) == [{"status": {"name": "hello"}}]
+        assert [r["n"] for r in client.call(server.path, "Reload", {"overlay": {"A": "b"}}, True)] == [1, 2, 3]
+        with pytest.raises(client.VarlinkError, match=r"Refused\(reason='there is none'\)") as caught:
+            list(client.call(server.path, "Rollback"))
+        assert caught.value.name == "Refused" and caught.value.parameters == {"reason": "there is none"}
+
+
+def test_client_without_master(server: Server, tmp_path: Path) -> None:
+    """Nobody there, no answer in time, and a master that dies in the middle are three different errors."""
+    with pytest.raises(FileNotFoundError):
+        list(client.call(tmp_path / "none", "Status"))
+    with pytest.raises(TimeoutError):
+        list(client.call(server.path, "Status", timeout=0.05))
+    with answering(server, lambda call: call.client.close()), pytest.raises(WireError):
+        list(client.call(server.path, "Status"))
