@@ -3,9 +3,9 @@
 
     clusterd-generator NORMAL EARLY LATE [CONFIGURATION [RUNTIME]]
 
-systemd passes the first three (systemd.generator(7)); the others are for tests. It runs at boot before anything else and at
-each daemon-reload of anybody, with everything waiting: so no site-packages, no dataclasses, no look-up of users or
-hosts, and of clusterd only the small modules that say so.
+systemd passes the first three (systemd.generator(7)); the others are for tests. It runs at boot before anything else,
+and at each daemon-reload of anybody, with everything waiting: so no site-packages, no dataclasses, no look-up of users
+or hosts, and of clusterd only the small modules that say so.
 
 It does not judge the file: an unknown key or a wrong time-out is the master's to refuse, at a reload, with the old
 configuration still serving. Only what a drop-in cannot be made from costs a file its drop-ins; then systemd closes the
@@ -25,12 +25,13 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
     sys.dont_write_bytecode = True
 
-from clusterd.config.addresses import Address, parse  # noqa: E402
-from clusterd.config.claims import RUNTIME, serving, settle  # noqa: E402
-from clusterd.config.cores import MAX_SLOTS, default_slots  # noqa: E402
-from clusterd.config.homes import at_home  # noqa: E402
-from clusterd.config.names import is_account, is_name, is_root  # noqa: E402
-from clusterd.config.values import duration, duration_text  # noqa: E402
+from clusterd.config.addresses import Address, parse
+from clusterd.config.claims import RUNTIME, serving, settle
+from clusterd.config.cores import MAX_SLOTS, default_slots
+from clusterd.config.files import read_bounded
+from clusterd.config.homes import at_home
+from clusterd.config.names import is_account, is_name, is_root
+from clusterd.config.values import duration, duration_text
 
 CONFIGURATION = "/etc/clusterd"
 MAX_FILE = 256 << 10
@@ -83,12 +84,7 @@ def names(directory: str) -> list[str]:
 
 
 def read(file: str) -> dict[str, Any]:
-    # a FIFO of that name must not hang the boot
-    with open(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as f:
-        data = f.read(MAX_FILE + 1)
-    if len(data) > MAX_FILE:
-        raise ValueError(f"more than {MAX_FILE} bytes")
-    return tomllib.loads(data.decode())
+    return tomllib.loads(read_bounded(file, MAX_FILE).decode())
 
 
 def addresses(table: dict[str, Any]) -> list[Address]:

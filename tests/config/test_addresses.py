@@ -110,12 +110,14 @@ def test_refuses(value: object, message: str) -> None:
 
 @given(st.one_of(st.text(max_size=PATH_MAX), st.integers(), st.dictionaries(st.text(max_size=7), st.text(max_size=9))))
 def test_any_input(value: Any) -> None:
-    """Whatever stands in the file: an address that reads back as itself and fits one line of a unit, or a ValueError."""
+    """Whatever stands in the file: an address that reads back as itself and fits a line of a unit, or a ValueError."""
     try:
         address = parse(value)
     except ValueError:
         return
-    assert parse(address.text())._replace(mode=0, user=None, group=None) == address._replace(mode=0, user=None, group=None)
+    assert parse(address.text())._replace(mode=0, user=None, group=None) == address._replace(
+        mode=0, user=None, group=None
+    )
     assert address.stream().isprintable()
     assert " " not in address.stream()
 
@@ -148,7 +150,9 @@ def test_overlap(a: str, b: str, expected: bool) -> None:
     assert overlaps(parse(a), parse(b)) is expected
 
 
-@pytest.mark.parametrize(("a", "b"), [("127.0.0.1", "0.0.0.0"), ("::", "127.0.0.1"), ("::", "0.0.0.0"), ("0.0.0.0", "::1")])
+@pytest.mark.parametrize(
+    ("a", "b"), [("127.0.0.1", "0.0.0.0"), ("::", "127.0.0.1"), ("::", "0.0.0.0"), ("0.0.0.0", "::1")]
+)
 def test_overlap_as_the_kernel_has_it(a: str, b: str) -> None:
     """Without SO_REUSEPORT the kernel refuses the second bind exactly where addresses overlap."""
 

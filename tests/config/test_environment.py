@@ -23,8 +23,8 @@ from clusterd.config.environment import EnvironmentFileError, parse_environment,
         ("A=one\\\ntwo", {"A": "onetwo"}),
         ("# c \\\nA=1\nB=2", {"B": "2"}),
         ("A='x y'\nB=\"x y\"", {"A": "x y", "B": "x y"}),
-        ("A=\"a\nb\"", {"A": "a\nb"}),
-        ("A=\"a\\\nb\"", {"A": "ab"}),
+        ('A="a\nb"', {"A": "a\nb"}),
+        ('A="a\\\nb"', {"A": "ab"}),
         ('A="\\"\\$\\\\\\n"', {"A": '"$\\\\n'}),
         ("A='\\n'", {"A": "\\n"}),
         ("A='it'\"'\"'s'", {"A": "it's"}),
@@ -85,5 +85,5 @@ def test_file(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFileError, match="line 2: a byte that is not UTF-8"):
         read_environment(str(path))
     path.write_bytes(b"#" * ((1 << 20) + 1))
-    with pytest.raises(EnvironmentFileError, match="the file has more than 1048576 bytes"):
+    with pytest.raises(EnvironmentFileError, match="more than 1048576 bytes"):
         read_environment(str(path))

@@ -28,7 +28,9 @@ def test_no_names(name: str) -> None:
     assert not is_name(name)
 
 
-@pytest.mark.parametrize(("text", "good"), [("www-data", True), ("_apt", True), ("33", True), ("Root", False), ("033", False)])
+@pytest.mark.parametrize(
+    ("text", "good"), [("www-data", True), ("_apt", True), ("33", True), ("Root", False), ("033", False)]
+)
 def test_accounts(text: str, good: bool) -> None:
     """What User= takes in strict mode."""
     assert is_account(text) is good
@@ -36,7 +38,16 @@ def test_accounts(text: str, good: bool) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("30s", 30), ("100ms", 0.1), ("5min", 300), ("1min 30s", 90), ("1h", 3600), ("1.5s", 1.5), ("0", 0), ("2 d", 172800)],
+    [
+        ("30s", 30),
+        ("100ms", 0.1),
+        ("5min", 300),
+        ("1min 30s", 90),
+        ("1h", 3600),
+        ("1.5s", 1.5),
+        ("0", 0),
+        ("2 d", 172800),
+    ],
 )
 def test_durations(text: str, seconds: float) -> None:
     """systemd's grammar of times."""
@@ -97,6 +108,6 @@ def test_default_slots() -> None:
 
 def test_homes() -> None:
     """Below a home is what ProtectHome= hides; a name that only begins like one is not."""
-    assert at_home(["/srv/x", "/home/me/app"])
+    assert at_home(["/srv/x", "/home/u1/app"])
     assert at_home(["/root"])
     assert not at_home(["/srv/home", "/homes/x", "", "relative"])

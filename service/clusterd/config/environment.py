@@ -6,8 +6,7 @@ that is silently missing shows much later.
 
 from __future__ import annotations
 
-import os
-
+from clusterd.config.files import NoFile, read_bounded
 from clusterd.config.kinds import MAX_ENVIRONMENT, MAX_VARIABLE, is_variable
 
 MAX_FILE = 1 << 20
@@ -28,10 +27,10 @@ class EnvironmentFileError(Exception):
 
 def read_environment(path: str) -> dict[str, str]:
     """The variables of the file. Raises OSError, EnvironmentFileError."""
-    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as f:
-        data = f.read(MAX_FILE + 1)
-    if len(data) > MAX_FILE:
-        raise EnvironmentFileError(1, f"the file has more than {MAX_FILE} bytes")
+    try:
+        data = read_bounded(path, MAX_FILE)
+    except NoFile as e:
+        raise EnvironmentFileError(1, str(e)) from e
     try:
         return parse_environment(data.decode())
     except UnicodeDecodeError as e:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import sys
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 from clusterd.config import claims
 from clusterd.config.environment import EnvironmentFileError, read_environment
+from clusterd.config.files import NoFile, read_bounded
 from clusterd.config.names import NAME, is_name
 from clusterd.config.problem import Invalid, Problem
 from clusterd.config.reader import read
@@ -152,15 +152,11 @@ def _name(file: str) -> str:
 
 def _read(file: str) -> dict[str, Any]:
     try:
-        # not blocking: a FIFO of that name must not hang the master
-        with open(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as f:
-            if not stat.S_ISREG(os.fstat(f.fileno()).st_mode):
-                raise Invalid([Problem(file, "", "something that is no file", "a TOML file")])
-            data = f.read(MAX_FILE + 1)
+        data = read_bounded(file, MAX_FILE)
+    except NoFile as e:
+        raise Invalid([Problem(file, "", str(e), f"a TOML file of at most {MAX_FILE} bytes")]) from e
     except OSError as e:
         raise Invalid([Problem(file, "", str(e.strerror), "a readable TOML file")]) from e
-    if len(data) > MAX_FILE:
-        raise Invalid([Problem(file, "", f"more than {MAX_FILE} bytes", f"at most {MAX_FILE}")])
     try:
         return tomllib.loads(data.decode())
     except UnicodeDecodeError as e:

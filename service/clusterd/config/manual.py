@@ -111,7 +111,7 @@ def _heading(table: str) -> str:
 def _entry(key: str, row: Setting) -> str:
     name = "NAME" if key == "env" else key.rpartition(".")[2]
     expected = "a string" if key == "env" else row.kind.expected
-    lines = [".TP", f".BR {_roff(name)} \" = {_quoted(expected)}\"", *_fill(row.doc)]
+    lines = [".TP", f'.BR {_roff(name)} " = {_quoted(expected)}"', *_fill(row.doc)]
     facts = f"Default: {row.default}. Takes effect by: {_APPLIES[row.applies]}. {_ONLY[row.only]}".strip()
     return "\n".join([*lines, ".br", *_fill(facts), ""])
 

@@ -1,0 +1,388 @@
+"""From a file to Settings, or to all that is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from clusterd.config.addresses import parse
+from clusterd.config.cores import cores, default_slots
+from clusterd.config.load import Invalid, from_run, load, load_all, load_among, surroundings
+from clusterd.config.settings import Http, Reload, Settings, unable
+
+GOOD = 'app = "hello:app"\nlisten = "127.0.0.1:8000"\n'
+
+
+def write(directory: Path, text: str | bytes, name: str = "hello") -> Path:
+    path = directory / f"{name}.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def problems(directory: Path, text: str | bytes) -> list[str]:
+    """What load says of the file, without the file's name."""
+    path = write(directory, text)
+    with pytest.raises(Invalid) as e:
+        load(path)
+    lines = str(e.value).splitlines()
+    assert all(line.startswith(str(path)) for line in lines)
+    return [line.removeprefix(str(path)).lstrip(": ") for line in lines]
+
+
+def test_defaults(tmp_path: Path) -> None:
+    """Two keys make an application; all others have their default, and "auto" is what it stands for here."""
+    settings = load(write(tmp_path, GOOD))
+    assert settings == Settings(
+        name="hello", file=str(tmp_path / "hello.toml"), app="hello:app", directory="/srv/hello",
+        listen=(parse("127.0.0.1:8000"),), workers=cores(), slots=default_slots(),
+    )  # fmt: skip
+
+
+def test_everything(tmp_path: Path) -> None:
+    """Every key arrives where it belongs, times in seconds."""
+    settings = load(
+        write(
+            tmp_path,
+            """
+            app = "pkg.mod:make.app()"
+            engine = "uvicorn"
+            directory = "/srv//app/./x/"
+            python = "/srv/venv/bin/python"
+            user = "www-data"
+            group = "33"
+            listen = ["8000", { path = "/run/x.sock", mode = "0600" }]
+            slots = 4
+            workers = 8
+            balance = "hash"
+            environment-file = "/etc/clusterd/x.env"
+            [http]
+            keep-alive = "75s"
+            forwarded-allow-ips = "10.0.0.1,10.0.0.2"
+            root-path = "/api"
+            max-connections = 100
+            [reload]
+            surge = 2
+            soak = "500ms"
+            watch = "0"
+            ready-timeout = "2min"
+            drain-timeout = "1min"
+            preload = false
+            [stop]
+            drain-timeout = "10s"
+            [restart]
+            delay = "1s"
+            max-delay = "1min"
+            [health]
+            path = "/healthz?full=1"
+            [env]
+            A = "1"
+            [log]
+            access = true
+            level = "debug"
+            """,
+        )
+    )
+    assert (settings.app, settings.engine, settings.directory) == ("pkg.mod:make.app()", "uvicorn", "/srv/app/x")
+    assert (settings.user, settings.group, settings.slots, settings.workers) == ("www-data", "33", 4, 8)
+    assert [a.text() for a in settings.listen] == ["[::]:8000", "/run/x.sock"]
+    assert settings.http == Http(75.0, "10.0.0.1,10.0.0.2", "/api", 100)
+    # linger follows keep-alive, and stops where the worker is killed
+    assert settings.reload == Reload(2, 0.5, 0.0, 120.0, 60.0, 60.0, "never")
+    assert (settings.stop.drain_timeout, settings.restart.delay, settings.restart.max_delay) == (10.0, 1.0, 60.0)
+    assert (settings.health.path, settings.env, settings.log.access) == ("/healthz?full=1", {"A": "1"}, True)
+    assert (settings.balance, settings.environment_file) == ("hash", "/etc/clusterd/x.env")
+
+
+def test_command(tmp_path: Path) -> None:
+    """A command has no interpreter of its own, and is ready when it says so or after a time."""
+    settings = load(write(tmp_path, 'command = ["node", "server.js"]\nready = "after 2s"\nlisten = 80\n'))
+    assert (settings.app, settings.command, settings.python, settings.ready) == (None, ("node", "server.js"), None, 2.0)
+
+
+TABLE = [
+    ("", "app: found neither 'app' nor 'command', expected one of them; hint: for example app = \"hello:app\""),
+    (
+        'app = "a:b"\ncommand = ["x"]',
+        "command: found both 'app' and 'command', expected one of them; hint: an application is one or the other",
+    ),
+    ('app = "a:b"', 'listen: found nothing, expected an address; hint: for example listen = "127.0.0.1:8000"'),
+    (
+        'app = "hello"',
+        'app: found "hello", expected "MODULE:OBJECT" or "MODULE:FACTORY()"; hint: name the object in the module too: '
+        '"hello:app"',
+    ),
+    (
+        'app = "my/hello.py:app"',
+        'app: found "my/hello.py:app", expected "MODULE:OBJECT" or "MODULE:FACTORY()"; hint: a module\'s name has no '
+        'slashes and no ".py"',
+    ),
+    (
+        'command = "node server.js"',
+        'command: found "node server.js", expected a list of strings, the program and its arguments; hint: no shell '
+        'reads it, so every word stands for itself: ["node", "server.js"]',
+    ),
+    ("command = []", "command: found [], expected a list of strings, the program and its arguments"),
+    ("lissten = 80", "lissten: found an unknown key, expected a key of cluster.toml(5); hint: did you mean 'listen'?"),
+    (
+        "keep-alive = 5",
+        "keep-alive: found an unknown key, expected a key of cluster.toml(5); hint: did you mean 'http.keep-alive'?",
+    ),
+    (
+        'drain_timeout = "5s"',
+        "drain_timeout: found an unknown key, expected a key of cluster.toml(5); hint: did you mean "
+        "'reload.drain-timeout' or 'stop.drain-timeout'?",
+    ),
+    (
+        "[reload]\nsorge = 1",
+        "reload.sorge: found an unknown key, expected a key of [reload]; hint: did you mean 'reload.surge'?",
+    ),
+    ("[frobnicate]\nx = 1", "frobnicate: found an unknown key, expected a key of cluster.toml(5)"),
+    ("reload = 5", "reload: found 5, expected a table: [reload]"),
+    (
+        "[tls]\ncert = 'x'",
+        "tls: found a key of a later release, expected none; hint: clusterd serves plain HTTP in this release: put a "
+        "proxy such as nginx or caddy in front",
+    ),
+    (
+        "[recycle]\nmax-requests = 5",
+        "recycle: found a key of a later release, expected none; hint: workers are not recycled in this release",
+    ),
+    (
+        '[health]\nwatchdog = "1s"',
+        "health.watchdog: found a key of a later release, expected none; hint: not in this release",
+    ),
+    ("workers = 0", 'workers: found 0, expected "auto" or a whole number from 1 to 1024'),
+    (
+        'workers = "4"',
+        'workers: found "4", expected "auto" or a whole number from 1 to 1024; hint: a number stands without quotes',
+    ),
+    ("workers = true", 'workers: found true, expected "auto" or a whole number from 1 to 1024'),
+    ("slots = 257", "slots: found 257, expected a whole number from 1 to 256"),
+    (
+        "[reload]\nsoak = 2",
+        'reload.soak: found 2, expected a time from 0s to 1h; hint: a time has its unit: "2s"',
+    ),
+    (
+        '[reload]\nsoak = "2 parsecs"',
+        "reload.soak: found \"2 parsecs\", expected a time from 0s to 1h; hint: 'parsecs' is no unit of time: ms, s, "
+        "min, h and d are",
+    ),
+    ('[reload]\nsoak = "2h"', 'reload.soak: found "2h", expected a time from 0s to 1h'),
+    (
+        "[reload]\npreload = true",
+        'reload.preload: found true, expected "force" or false; hint: leave it out to let clusterd look',
+    ),
+    (
+        '[reload]\nlinger = "31s"',
+        "reload.linger: found 31 s, expected at most reload.drain-timeout, 30 s; hint: a worker is killed at "
+        "drain-timeout, lingering or not",
+    ),
+    (
+        '[restart]\ndelay = "1min"',
+        "restart.max-delay: found 30 s, expected at least restart.delay, 60 s",
+    ),
+    ('balance = "robin"', 'balance: found "robin", expected "auto", "random" or "hash"'),
+    (
+        'user = "root"',
+        'user: found "root", expected the name of an account; hint: an application never runs as root: leave \'user\' '
+        "out for a dynamic user of its own",
+    ),
+    ("user = 33", "user: found 33, expected the name of an account; hint: a number stands in quotes here"),
+    (
+        'directory = "app"',
+        "directory: found \"app\", expected an absolute path; hint: it begins with '/': nothing here has a directory "
+        "that it could be relative to",
+    ),
+    (
+        'environment-file = "/etc/*.env"',
+        'environment-file: found "/etc/*.env", expected an absolute path; hint: systemd, which reads it, takes a '
+        "pattern too: no spaces, backslashes, '*', '?' and '['",
+    ),
+    (
+        '[health]\npath = "healthz"',
+        "health.path: found \"healthz\", expected a path such as \"/healthz\"; hint: it begins with '/' and is ASCII "
+        "without spaces",
+    ),
+    ('[log]\naccess = "true"', 'log.access: found "true", expected true or false; hint: without quotes'),
+    ("[env]\nTOKEN = 5", "env.TOKEN: found an integer, expected a string; hint: put the value in quotes"),
+    (
+        '[env]\nLISTEN_FDS = "3"',
+        "env.LISTEN_FDS: found a name that clusterd or systemd sets itself, expected another name",
+    ),
+    ("[env]\n\"a b\" = 'x'", "env.a b: found that name, expected letters, digits and '_'"),
+    (
+        'listen = ["8000", "http"]',
+        'listen[1]: found "http", expected an address; hint: write a port ("8000"), "ADDRESS:PORT", "[IPV6]:PORT" or '
+        "the absolute path of a UNIX socket",
+    ),
+    (
+        'listen = ["8000", "127.0.0.1:8000"]',
+        "listen[1]: found \"127.0.0.1:8000\", expected an address of its own; hint: it overlaps '[::]:8000': leave one "
+        "of them out",
+    ),
+    (
+        'listen = ["/a", {path = "/b", mode = "0600"}]',
+        'listen: found ["/a", { path = "/b", mode = "0600" }], expected an address or a list of addresses; hint: a '
+        "systemd unit has one SocketMode=: give all UNIX sockets the same mode, user and group",
+    ),
+    ("listen = []", "listen: found [], expected an address or a list of addresses; hint: give 1 to 16 of them"),
+    (
+        'app = "a:b"\nready = "notify"',
+        "ready: found a key that only 'command' has, expected a key that 'app' has",
+    ),
+    (
+        'command = ["x"]\npython = "/x"',
+        "python: found a key that only 'app' has, expected a key that 'command' has; hint: name the interpreter in the "
+        "command",
+    ),
+    (
+        'command = ["x"]\n[http]\nkeep-alive = "5s"',
+        "http.keep-alive: found a key that only 'app' has, expected a key that 'command' has; hint: the program of a "
+        "command serves HTTP itself: configure it there",
+    ),
+    (
+        'app = "a:b"\nengine = "waitress"\n[http]\nforwarded-allow-ips = "*"',
+        'http.forwarded-allow-ips: found a key that waitress cannot do, expected a key of waitress; hint: engine = '
+        '"uvicorn" can',
+    ),
+    (
+        'listen = ["1", "2", "3", "4", "5"]\nslots = 256',
+        "slots: found 256 slots for 5 addresses, expected at most 1024 sockets; hint: fewer slots or fewer addresses",
+    ),
+    (
+        'listen = "/a"\nbalance = "hash"',
+        'balance: found "hash" with UNIX sockets only, expected "auto"; hint: all workers share a UNIX socket, and the '
+        "first that is free takes a connection",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message"), TABLE, ids=[text or "empty" for text, _ in TABLE])
+def test_messages(tmp_path: Path, text: str, message: str) -> None:
+    """Each mistake is told with its key, what was found and expected, and where it helps, what to do."""
+    assert message in problems(tmp_path, text)
+
+
+def test_all_at_once(tmp_path: Path) -> None:
+    """Every problem of a file is told, also several of one key: nobody mends a file one error at a time."""
+    text = 'workers = 0\nlisten = ["x", "0"]\nbad = 1\n[env]\nA = 1\nB = 2\n[log]\nlevel = "loud"\n'
+    found = [line.split(": ")[0] for line in problems(tmp_path, text)]
+    assert found == ["workers", "listen[0]", "listen[1]", "bad", "env.A", "env.B", "log.level", "app"]
+
+
+def test_secrets_stay(tmp_path: Path) -> None:
+    """A value of [env] is in no message."""
+    assert "hunter2" not in "".join(
+        problems(tmp_path, '[env]\nA = ["hunter2"]\n"a b" = "hunter2"\nLISTEN_X = "hunter2"')
+    )
+    assert "hunter2" not in "".join(problems(tmp_path, 'env = "hunter2"'))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('app = "a:b"\nlisten 80', "line 2: found Expected '=' after a key in a key/value pair, expected TOML"),
+        ('app = "a:b', "line 1: found Unterminated string, expected TOML"),
+        ("a = 1\na = 2", "line 2: found Cannot overwrite a value, expected TOML"),
+        (b"a = 1\n# \xff", "line 2: found a byte that is not UTF-8, expected TOML, which is UTF-8"),
+        ("#" * (256 << 10) + "\n", "found more than 262144 bytes, expected a TOML file of at most 262144 bytes"),
+        ("a = " + "[" * 5000, "found values nested too deep, expected TOML"),
+    ],
+)
+def test_syntax(tmp_path: Path, text: str | bytes, message: str) -> None:
+    """What is no TOML is told with its line, and nothing in a file can exhaust the reader."""
+    assert problems(tmp_path, text) == [message]
+
+
+def test_no_file(tmp_path: Path) -> None:
+    """No file, a directory, a FIFO: told, and nothing waits."""
+    with pytest.raises(Invalid, match="found No such file or directory, expected a readable TOML file"):
+        load(tmp_path / "none.toml")
+    (tmp_path / "dir.toml").mkdir()
+    with pytest.raises(Invalid, match="found something that is no file, expected a TOML file"):
+        load(tmp_path / "dir.toml")
+    os.mkfifo(tmp_path / "fifo.toml")
+    with pytest.raises(Invalid, match="found something that is no file, expected a TOML file"):
+        load(tmp_path / "fifo.toml")
+
+
+@pytest.mark.parametrize("name", ["Hello.toml", "hello.conf", "a_b.toml", ".toml"])
+def test_file_names(tmp_path: Path, name: str) -> None:
+    """The file's name is the instance's."""
+    (tmp_path / name).write_text(GOOD)
+    with pytest.raises(Invalid, match=r"expected NAME\.toml, NAME being"):
+        load(tmp_path / name)
+
+
+def test_overlap_between_files(tmp_path: Path) -> None:
+    """Of two files with one address the one that does not run is refused, naming both; others are as they are."""
+    for name, listen in {"a": "8000", "b": "127.0.0.1:8000", "c": "8001"}.items():
+        write(tmp_path, f'app = "x:y"\nlisten = "{listen}"\n', name)
+    loaded = load_all(tmp_path, serving={"b"})
+    assert list(loaded.settings) == ["b", "c"]
+    assert [str(p) for p in loaded.problems["a"]] == [
+        f"{tmp_path}/a.toml: listen: found '[::]:8000', expected an address no other file has; hint: 'b' listens on "
+        f"'127.0.0.1:8000' ({tmp_path}/b.toml): change one of the two files"
+    ]
+    assert list(load_all(tmp_path, serving=()).settings) == ["a", "c"]
+    assert load_among(tmp_path / "a.toml", serving=()).name == "a"
+    with pytest.raises(Invalid, match="'a' listens on"):
+        load_among(tmp_path / "b.toml", serving=())
+
+
+def test_bad_neighbour(tmp_path: Path) -> None:
+    """A broken file keeps nobody from loading another."""
+    write(tmp_path, GOOD)
+    write(tmp_path, "broken", "broken")
+    write(tmp_path, "not looked at", "Not_a_name")
+    loaded = load_all(tmp_path, serving=())
+    assert (list(loaded.settings), list(loaded.problems)) == (["hello"], ["broken"])
+    assert load_among(tmp_path / "hello.toml").name == "hello"
+
+
+def test_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a file: this directory, this interpreter or that of the active environment, one loopback address."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    settings = from_run(app="hello:app")
+    assert (settings.file, settings.directory, settings.python) == (None, str(tmp_path), sys.executable)
+    assert [a.text() for a in settings.listen] == ["127.0.0.1:8000"]
+    monkeypatch.setenv("VIRTUAL_ENV", "/venv")
+    settings = from_run(app="hello:app", workers=2, listen=["8000"], reload={"soak": "0"}, python=None)
+    assert (settings.workers, settings.python, settings.reload.soak) == (2, "/venv/bin/python", 0.0)
+    assert from_run(command=["node", "x.js"]).command == ("node", "x.js")
+
+
+def test_run_is_checked() -> None:
+    """What a file may not say, a command line may not either."""
+    with pytest.raises(Invalid) as e:
+        from_run(app="hello", name="hello")
+    assert str(e.value).startswith('hello: app: found "hello"')
+
+
+def test_surroundings(tmp_path: Path) -> None:
+    """What the machine lacks is told apart from what the file has wrong."""
+    env = tmp_path / "x.env"
+    env.write_text("A")
+    base = {"directory": str(tmp_path), "python": sys.executable, "listen": "80"}
+    assert surroundings(from_run(app="a:b", **base)) == []
+    lacking = from_run(
+        app="a:b", name="x", directory=f"{tmp_path}/gone/app", python=f"{tmp_path}/python", environment_file=str(env)
+    )
+    assert [str(p) for p in surroundings(lacking)] == [
+        f"x: directory: found '{tmp_path}/gone/app', expected an existing directory; hint: there is no "
+        f"'{tmp_path}/gone'",
+        f"x: python: found '{tmp_path}/python', expected an executable file",
+        f"x: environment-file: found '{env}': line 1: no '=' in it: expected NAME=value, expected a readable file",
+    ]
+    assert [p.key for p in surroundings(from_run(command=["/gone"], directory=str(tmp_path)))] == ["command"]
+
+
+def test_unable() -> None:
+    """With engine = "auto" the keys are checked once the engine is known; one left at its default asks for nothing."""
+    assert unable(Http(), "waitress") == []
+    assert unable(Http(forwarded_allow_ips="*"), "waitress") == ["forwarded-allow-ips"]
+    assert unable(Http(forwarded_allow_ips="*", root_path="/x", max_connections=1), "uvicorn") == []

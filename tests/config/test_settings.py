@@ -1,0 +1,77 @@
+"""The one table, and what is made of it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+
+from clusterd.config.difference import _get
+from clusterd.config.load import from_run
+from clusterd.config.manual import manual
+from clusterd.config.settings import ENGINES, LATER, TABLE, TYPES, Http, Settings, key_of
+from tests.lacking import lacking
+
+
+def test_every_field_has_a_row() -> None:
+    """Each field of each table is a row, apart from what the file's name gives."""
+    keys = {key_of(f) for f in fields(Settings)} - {"name", "file"} - TYPES.keys()
+    keys |= {f"{table}.{key_of(f)}" for table, cls in TYPES.items() for f in fields(cls)}
+    assert keys == TABLE.keys()
+    assert all(row.key == key for key, row in TABLE.items())
+
+
+def test_defaults_in_words() -> None:
+    """A default that the table tells as a value is the one a file without the key gets."""
+    settings = from_run(app="a:b")
+    for key, row in TABLE.items():
+        if re.fullmatch(r'"[^"]*"|true|false', row.default) and key not in ("directory", "python"):
+            value = row.kind.parse({"true": True, "false": False}.get(row.default, row.default.strip('"')))
+            resolved = {"workers": settings.workers, "balance": "random", "reload.surge": None}.get(key, value)
+            assert _get(settings, key) == resolved, key
+
+
+def test_frozen() -> None:
+    """A configuration is a value: what was checked stays what it is."""
+    with pytest.raises(FrozenInstanceError):
+        from_run(app="a:b").workers = 5  # type: ignore[misc]  # the point
+
+
+def test_later_keys_are_not_built() -> None:
+    """A key is built or of a later release, not both."""
+    assert not LATER.keys() & (TABLE.keys() | TYPES.keys())
+
+
+def test_engines_know_http() -> None:
+    """The engines' table speaks of keys that there are, and each key has an engine that can do it."""
+    keys = {key_of(f) for f in fields(Http)}
+    assert set().union(*ENGINES.values()) == keys
+
+
+def test_manual_has_every_key() -> None:
+    """Each key of the table is in cluster.toml(5), under its table, with its default and how it takes effect."""
+    page = manual().replace("\\-", "-")
+    for key, row in TABLE.items():
+        table, _, name = key.rpartition(".")
+        section = page.split(f".SS [{table or key}]\n")[1] if table or key == "env" else page.split(".SH KEYS\n")[1]
+        entry = re.search(rf"^\.BR {'NAME' if key == 'env' else name} .*?(?=^\.TP|^\.S)", section, re.M | re.S)
+        assert entry, key
+        assert f"Default: {row.default}".split("\n")[0][:20] in entry[0], key
+
+
+def test_manual_renders(tmp_path: Path) -> None:
+    """man takes the page without a warning, and no line is wider than the terminal of 80 columns."""
+    lacking(None if shutil.which("man") else "missing: man")
+    page = tmp_path / "cluster.toml.5"
+    page.write_text(manual())
+    environment = {"PATH": "/usr/bin:/bin", "MANWIDTH": "80", "LC_ALL": "C.UTF-8", "MAN_KEEP_FORMATTING": ""}
+    done = subprocess.run(
+        ["man", "--warnings", "-l", str(page)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "keep-alive" in done.stdout

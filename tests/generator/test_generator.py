@@ -1,0 +1,271 @@
+"""The generator, as systemd runs it: a program of its own, isolated, without site-packages."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.lacking import lacking
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+GENERATOR = PROJECT / "service" / "clusterd" / "generator.py"
+GOLDEN = Path(__file__).resolve().parent / "golden"
+PYTHON = ["/usr/bin/python3", "-IS"]
+
+ALLOWED = {"addresses", "claims", "cores", "files", "homes", "names", "values"}
+"""Of clusterd.config: what the generator may import."""
+
+SLOW = {
+    "dataclasses",
+    "inspect",
+    "typing_extensions",
+    "ipaddress",
+    "socket",
+    "pathlib",
+    "json",
+    "subprocess",
+    "logging",
+}
+"""Of the standard library: what it can do without, each as slow as half of Python's own start."""
+
+
+def generate(tmp_path: Path, configuration: Path, *running: str) -> tuple[Path, list[str]]:
+    """Run it as systemd does; the directory it wrote and the lines it said. `running`: instances that serve."""
+    out, runtime = tmp_path / "out", tmp_path / "run"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    for name in running:
+        (runtime / name).mkdir(parents=True)
+        (runtime / name / "control").touch()
+    argv = [
+        *PYTHON,
+        str(GENERATOR),
+        str(out),
+        "/nonexistent/early",
+        "/nonexistent/late",
+        str(configuration),
+        str(runtime),
+    ]
+    done = subprocess.run(argv, capture_output=True, text=True, env={}, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "")
+    return out, done.stderr.splitlines()
+
+
+def contents(directory: Path) -> dict[str, str]:
+    return {str(p.relative_to(directory)): p.read_text() for p in directory.rglob("*") if p.is_file()}
+
+
+def test_golden(tmp_path: Path) -> None:
+    """Each file gets its two drop-ins, a broken or refused one none, and no file spoils another."""
+    shutil.copytree(GOLDEN / "etc", tmp_path / "etc")
+    out, said = generate(tmp_path, tmp_path / "etc")
+    made = {path: text.replace(str(tmp_path), "") for path, text in contents(out).items()}
+    if os.environ.get("GOLDEN") == "write":  # then read the difference before it is committed
+        shutil.rmtree(GOLDEN / "out", ignore_errors=True)
+        for path, text in made.items():
+            (GOLDEN / "out" / path).parent.mkdir(parents=True, exist_ok=True)
+            (GOLDEN / "out" / path).write_text(text)
+    assert made == contents(GOLDEN / "out")
+    served = {"cmd", "full", "hello", "lenient"}
+    assert {path.split("/")[0] for path in made} == {
+        f"cluster@{n}.{k}.d" for n in served for k in ("socket", "service")
+    }
+    assert [line.replace(str(tmp_path), "") for line in said] == [
+        "clusterd-generator: /etc/broken.toml: Invalid value (at line 1, column 7); it gets no socket, ignoring",
+        "clusterd-generator: /etc/newline.toml: 'user' is a string; it gets no socket, ignoring",
+        "clusterd-generator: /etc/no-address.toml: no 'listen'; it gets no socket, ignoring",
+        "clusterd-generator: /etc/superuser.toml: 'user' is the name of an account, and no user is root; it gets no "
+        "socket, ignoring",
+        "clusterd-generator: /etc/overlap.toml: '127.0.0.1:8000' overlaps '[::]:8000' of /etc/hello.toml; it gets no "
+        "socket, ignoring",
+    ]
+
+
+def test_one_slot_a_line(tmp_path: Path) -> None:
+    """A TCP address stands once per slot, in the order of the file; a UNIX socket once, being shared."""
+    (tmp_path / "a.toml").write_text('listen = ["8000", "/run/a.sock", "127.0.0.1:81"]\nslots = 3\n')
+    out, _ = generate(tmp_path, tmp_path)
+    lines = contents(out)["cluster@a.socket.d/50-clusterd.conf"].splitlines()
+    assert [line for line in lines if line.startswith("ListenStream=")] == [
+        *["ListenStream=8000"] * 3, "ListenStream=/run/a.sock", *["ListenStream=127.0.0.1:81"] * 3,
+    ]  # fmt: skip
+
+
+def test_default_slots(tmp_path: Path) -> None:
+    """Without `slots` there are as many lines as the master expects."""
+    (tmp_path / "a.toml").write_text("listen = 80\n")
+    out, _ = generate(tmp_path, tmp_path)
+    lines = contents(out)["cluster@a.socket.d/50-clusterd.conf"].count("ListenStream=80\n")
+    assert lines == max(16, os.cpu_count() or 1)
+
+
+def test_the_running_one_keeps_its_address(tmp_path: Path) -> None:
+    """A newcomer never takes the address of an application that runs, whatever its name."""
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.toml").write_text("listen = 80\n")
+    out, said = generate(tmp_path, tmp_path, "b")
+    assert {path.split("/")[0] for path in contents(out)} == {"cluster@b.socket.d", "cluster@b.service.d"}
+    assert "a.toml" in said[0]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "",
+        "\0",
+        "a = " + "[" * 5000,
+        "listen = []",
+        "listen = [[]]",
+        "listen = 0",
+        "listen = 80\nslots = 1000",
+        "#" * 300000,
+    ],
+    ids=["empty", "nul", "deep", "none", "list", "zero", "slots", "large"],
+)
+def test_any_file(tmp_path: Path, file: str) -> None:
+    """Whatever one file holds, the next one is served."""
+    (tmp_path / "bad.toml").write_text(file)
+    (tmp_path / "good.toml").write_text("listen = 80\n")
+    out, said = generate(tmp_path, tmp_path)
+    assert {path.split("/")[0] for path in contents(out)} == {"cluster@good.socket.d", "cluster@good.service.d"}
+    assert len(said) == 1
+    assert "bad.toml" in said[0]
+
+
+def test_no_regular_file(tmp_path: Path) -> None:
+    """A FIFO, a directory or a dangling link does not hang the boot."""
+    os.mkfifo(tmp_path / "a.toml")
+    (tmp_path / "b.toml").mkdir()
+    (tmp_path / "c.toml").symlink_to("gone")
+    (tmp_path / "d.toml").write_text("listen = 80\n")
+    out, said = generate(tmp_path, tmp_path)
+    assert len(said) == 3
+    assert len(contents(out)) == 2
+
+
+def test_nothing_configured(tmp_path: Path) -> None:
+    """Without the directory (removed, not purged) there is nothing to do and nothing to say."""
+    out, said = generate(tmp_path, tmp_path / "gone")
+    assert (contents(out), said) == ({}, [])
+
+
+def test_readable_and_alone(tmp_path: Path) -> None:
+    """Drop-ins are readable whatever the umask, and nothing is left beside the program (no __pycache__)."""
+    copy = tmp_path / "share" / "clusterd"
+    shutil.copytree(GENERATOR.parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    before = set(copy.rglob("*"))
+    (tmp_path / "a.toml").write_text("listen = 80\n")
+    argv = [*PYTHON, str(copy / GENERATOR.name), str(tmp_path / "out"), "", "", str(tmp_path)]
+    subprocess.run(argv, check=True, umask=0o077)
+    assert {p.stat().st_mode & 0o777 for p in (tmp_path / "out").rglob("*.conf")} == {0o644}
+    assert set(copy.rglob("*")) == before
+
+
+def test_import_budget(tmp_path: Path) -> None:
+    """It imports of clusterd the small modules only, no slow ones of the standard library, and nothing installed."""
+    (tmp_path / "a.toml").write_text('listen = ["8000", "/run/x"]\nuser = "x"\n[stop]\ndrain-timeout = "5s"\n')
+    program = (
+        f"import sys; sys.path.insert(0, {str(PROJECT / 'service')!r}); from clusterd.generator import main; "
+        f"main([{str(tmp_path)!r}, '', '', {str(tmp_path)!r}]); print(*sys.modules, sep='\\n')"
+    )
+    done = subprocess.run([*PYTHON, "-B", "-c", program], capture_output=True, text=True, check=True)
+    modules = set(done.stdout.split())
+    ours = {name for name in modules if name.startswith("clusterd")}
+    assert ours == {
+        "clusterd",
+        "clusterd.config",
+        "clusterd.generator",
+        *(f"clusterd.config.{name}" for name in ALLOWED),
+    }
+    assert not SLOW & modules
+    assert "site" not in modules
+
+
+def test_time_budget(tmp_path: Path) -> None:
+    """With twenty files it takes at most eight times what Python takes to do nothing: minima of interleaved runs."""
+    for number in range(20):
+        (tmp_path / f"app{number}.toml").write_text(f'app = "a:b"\nlisten = {8000 + number}\n[reload]\nsoak = "1s"\n')
+    nothing, whole = [], []
+    for turn in range(12):
+        out = tmp_path / f"out{turn}"
+        out.mkdir()
+        began = time.perf_counter()
+        subprocess.run([*PYTHON, "-c", "pass"], check=True)
+        middle = time.perf_counter()
+        subprocess.run([*PYTHON, str(GENERATOR), str(out), "", "", str(tmp_path)], check=True)
+        nothing.append(middle - began)
+        whole.append(time.perf_counter() - middle)
+    assert min(whole) <= 8 * min(nothing), f"{min(whole) * 1e3:.1f} ms, Python alone {min(nothing) * 1e3:.1f} ms"
+
+
+def units(tmp_path: Path) -> Path:
+    """The shipped units beside the drop-ins of the golden files, with a program that exists here."""
+    directory = tmp_path / "units"
+    out, _ = generate(tmp_path, GOLDEN / "etc")
+    shutil.copytree(out, directory)
+    for unit in (PROJECT / "units").glob("cluster*"):
+        (directory / unit.name).write_text(
+            re.sub(r"(?m)^(Exec\w+=)/usr/bin/clusterd", r"\1/bin/true", unit.read_text())
+        )
+    return directory
+
+
+def analyze(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    lacking(None if shutil.which("systemd-analyze") else "missing: systemd-analyze")
+    environment = {**os.environ, "SYSTEMD_UNIT_PATH": f"{directory}:", "LC_ALL": "C.UTF-8"}
+    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, env=environment, timeout=60)
+
+
+@pytest.mark.parametrize("name", ["hello", "full", "lenient", "cmd"])
+def test_verify(tmp_path: Path, name: str) -> None:
+    """systemd takes the units with the drop-ins, without a warning."""
+    names = [f"cluster@{name}.service", f"cluster@{name}.socket", "cluster.target"]
+    done = analyze(units(tmp_path), "verify", "--recursive-errors=yes", "--man=no", *names)
+    said = [line for line in done.stderr.splitlines() if "cluster" in line]
+    assert (done.returncode, said) == (0, [])
+
+
+def test_verify_can_fail(tmp_path: Path) -> None:
+    """The check above sees a wrong directive."""
+    directory = units(tmp_path)
+    (directory / "cluster@hello.service.d" / "x.conf").write_text("[Service]\nNonBloking=yes\n")
+    done = analyze(directory, "verify", "--recursive-errors=yes", "--man=no", "cluster@hello.service")
+    assert "NonBloking" in done.stderr
+
+
+def test_exposure(tmp_path: Path) -> None:
+    """The service's exposure, as `systemd-analyze security` counts it, is at most 1.6 with a dynamic user."""
+    directory = units(tmp_path)
+    done = analyze(directory, "security", "--offline=true", "--no-pager", "--threshold=16", "cluster@hello.service")
+    assert done.returncode == 0, done.stdout
+
+
+def test_directives_have_a_reason() -> None:
+    """Each directive of the units is told of in docs/units.md, or has its comment right above it."""
+    told = (PROJECT / "docs" / "units.md").read_text()
+    plain = {"Description", "Documentation", "After", "WantedBy", "Also", "ExecStart", "Environment", "Backlog"}
+    for unit in (PROJECT / "units").glob("cluster*"):
+        above = ""
+        for line in unit.read_text().splitlines():
+            key = line.partition("=")[0]
+            if re.fullmatch(r"[A-Z]\w+", key) and not above.startswith("#") and key not in plain:
+                assert f"{key}=" in told, f"{unit.name}: {key}"
+            above = line if line.startswith("#") or not re.match(r"[A-Z]", line) else above
+
+
+def test_no_unit_ties_the_socket_to_the_service() -> None:
+    """Neither a stop nor a restart of the service closes the slots."""
+    service = (PROJECT / "units" / "cluster@.service").read_text()
+    socket = (PROJECT / "units" / "cluster@.socket").read_text()
+    directives = re.findall(
+        r"(?m)^(?:Requires|BindsTo|PartOf|PropagatesStopTo|StopPropagatedFrom)=.*$", service + socket
+    )
+    assert directives == ["PartOf=cluster.target"]
+    assert "PartOf=" not in socket
+    assert "Wants=cluster@%i.socket" in service
