@@ -1,0 +1,56 @@
+"""The applications the machines serve: the examples that ship, one for each engine, with a greeting that tells the release."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.systemd.harness.images import VENV
+from tests.systemd.harness.instance import Instance
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+WSGI = """\
+import os
+
+GREETING = "hello"
+
+
+def app(environ, start_response):
+    body = (str(os.getpid()) if environ["PATH_INFO"] == "/pid" else f"{GREETING} from {os.getpid()}").encode() + b"\\n"
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
+"""
+
+
+@dataclass(frozen=True)
+class App:
+    """One kind of application: its file, where the source of it is, and what the TOML says of it."""
+
+    name: str
+    file: str
+    toml: str
+
+    def source(self, greeting: str = "hello") -> str:
+        """The code, greeting as told."""
+        text = WSGI if self.name == "waitress" else (EXAMPLES / self.file.partition(":")[0]).read_text()
+        assert 'GREETING = "hello"' in text
+        return text.replace('GREETING = "hello"', f'GREETING = "{greeting}"')
+
+    @property
+    def module(self) -> str:
+        """The file's name in the application's directory."""
+        return self.file.rpartition("/")[2]
+
+    def deploy(self, instance: Instance, greeting: str = "hello", extra: str = "") -> None:
+        """Put code and configuration in place; `extra` are further lines of the TOML (tables last)."""
+        instance.write(self.module, self.source(greeting))
+        instance.configure(f'{self.toml}\ndirectory = "@DIRECTORY@"\nlisten = ["127.0.0.1:@PORT@"]\n{extra}')
+
+
+UVICORN = App("uvicorn", "hello/hello.py", 'app = "hello:app"')
+NEWEST = App("uvicorn-newest", "hello/hello.py", f'app = "hello:app"\npython = "{VENV}/bin/python"')
+WAITRESS = App("waitress", "wsgi.py", 'app = "wsgi:app"')
+NODE = App("node", "node/server.js", 'command = ["node", "server.js"]')
+
+ENGINES = (UVICORN, NEWEST, WAITRESS, NODE)
