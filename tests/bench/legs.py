@@ -51,15 +51,20 @@ def warm(server: Server) -> None:
 def keep_alive(start: Start, cores: int, sizes: Sizes) -> dict[str, float | str]:
     with running(start(cores)) as server:
         warm(server)
+        before = server.cpu_seconds()
         result = load.wrk(url(server), sizes.seconds)
-        return {"wrk rate": result.rate, "wrk p99": 1000 * (result.p99 or 0), **note("wrk", result)}
+        cost = (server.cpu_seconds() - before) / max(1, result.done)
+        figures = {"wrk rate": result.rate, "wrk cpu": 1e6 * cost, "wrk p99": 1000 * (result.p99 or 0)}
+        return {**figures, **note("wrk", result)}
 
 
 def connection_each(start: Start, cores: int, sizes: Sizes) -> dict[str, float | str]:
     with running(start(cores)) as server:
         warm(server)
+        before = server.cpu_seconds()
         result = load.ab(url(server), sizes.seconds, connections=50)
-        return {"ab rate": result.rate, **note("ab", result)}
+        cost = (server.cpu_seconds() - before) / max(1, result.done)
+        return {"ab rate": result.rate, "ab cpu": 1e6 * cost, **note("ab", result)}
 
 
 def reloads(start: Start, cores: int, sizes: Sizes) -> dict[str, float | str]:
@@ -165,7 +170,9 @@ def rows(sizes: Sizes, cores: int) -> dict[str, Row]:
     return {
         "wrk rate": Row("64 kept connections (wrk)", "requests/s"),
         "wrk p99": Row("... their 99th percentile", "ms", 1),
+        "wrk cpu": Row("... processor time a request", "us", 1),
         "ab rate": Row("a connection a request, 50 at once (ab)", "requests/s"),
+        "ab cpu": Row("... processor time a request", "us", 1),
         "reload failures": Row(f"reloaded {many} under wrk", "failed requests", ratio=False),
         "reload p99": Row("... 99th percentile meanwhile", "ms", 1),
         "reload seconds": Row("... until every worker is a new one", "s", 1, ratio=False),

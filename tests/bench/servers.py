@@ -106,6 +106,20 @@ class Server:
         """Pids of the workers, the oldest first."""
         return children(self.process.pid)
 
+    def cpu_seconds(self) -> float:
+        """Processor time that the server's processes have used, those that are gone not counted."""
+        ticks = 0
+        waiting = [self.process.pid]
+        while waiting:
+            pid = waiting.pop()
+            waiting += children(pid)
+            try:
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def settled(self) -> None:
         """Wait until as many workers run as were asked for, and the port answers."""
         wait_for(f"{self.name}: {self.count} workers", lambda: len(self.workers()) == self.count, 20)
