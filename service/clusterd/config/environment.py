@@ -76,10 +76,11 @@ class _Parser:
         return found
 
     def comment(self) -> None:
-        # a backslash continues a comment too, in systemd
+        line = self.line
         while (char := self.take()) and char not in _NEWLINE:
-            if char == "\\":
-                self.take()
+            if char == "\\" and self.text[self.at : self.at + 1] == "\n":
+                # seen on both: the next line is part of the comment for 252, and a variable for 257
+                raise EnvironmentFileError(line, "a comment that ends in a backslash: releases of systemd differ on it")
 
     def name(self) -> str:
         line, start = self.line, self.at
