@@ -244,9 +244,9 @@ TABLE = [
         "command serves HTTP itself: configure it there",
     ),
     (
-        'app = "a:b"\nengine = "waitress"\n[http]\nforwarded-allow-ips = "*"',
-        'http.forwarded-allow-ips: found a key that waitress cannot do, expected a key of waitress; hint: engine = '
-        '"uvicorn" can',
+        'app = "a:b"\nengine = "waitress"\n[http]\nforwarded-allow-ips = "1.2.3.4,::1"',
+        'http.forwarded-allow-ips: found "1.2.3.4,::1", which waitress cannot do, expected what waitress can; hint: '
+        'engine = "uvicorn" can',
     ),
     (
         'listen = ["1", "2", "3", "4", "5"]\nslots = 256',
@@ -384,5 +384,6 @@ def test_surroundings(tmp_path: Path) -> None:
 def test_unable() -> None:
     """With engine = "auto" the keys are checked once the engine is known; one left at its default asks for nothing."""
     assert unable(Http(), "waitress") == []
-    assert unable(Http(forwarded_allow_ips="*"), "waitress") == ["forwarded-allow-ips"]
-    assert unable(Http(forwarded_allow_ips="*", root_path="/x", max_connections=1), "uvicorn") == []
+    assert unable(Http(forwarded_allow_ips="*"), "waitress") == []
+    assert unable(Http(forwarded_allow_ips="::1,10.0.0.1"), "waitress") == ["forwarded-allow-ips"]
+    assert unable(Http(forwarded_allow_ips="::1,10.0.0.1", root_path="/x", max_connections=1), "uvicorn") == []

@@ -117,7 +117,11 @@ def _entry(key: str, row: Setting) -> str:
 
 
 def _engines() -> str:
-    lines = [".SH ENGINES", "A key of [http] that the engine cannot do is refused.", ""]
+    lines = [
+        ".SH ENGINES",
+        'A key of [http] that the engine cannot do is refused. waitress trusts one proxy, or "*".',
+        "",
+    ]
     for engine, keys in ENGINES.items():
         lines += [".TP", f".B {engine}", *_fill(", ".join(sorted(keys)))]
     return "\n".join(lines).replace("\n\n", "\n") + "\n"

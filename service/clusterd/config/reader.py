@@ -10,7 +10,7 @@ from typing import Any
 from clusterd.config.cores import cores, default_slots
 from clusterd.config.kinds import Wrong, show, type_name
 from clusterd.config.problem import Invalid, Problem
-from clusterd.config.settings import ENGINES, LATER, TABLE, TYPES, Settings, key_of
+from clusterd.config.settings import ENGINES, LATER, TABLE, TYPES, Settings, able, key_of
 
 MAX_DESCRIPTORS = 1024
 """slots x TCP addresses + UNIX sockets: half of the service's FileDescriptorStoreMax=, see units/cluster@.service."""
@@ -97,11 +97,13 @@ class _Reader:
 
     def engine(self) -> None:
         engine = self.values.get("engine", "auto")
-        for key in self.values:
+        for key, value in self.values.items():
             table, _, name = key.rpartition(".")
-            if table == "http" and engine in ENGINES and name not in ENGINES[engine]:
-                able = " or ".join(e for e, keys in ENGINES.items() if name in keys)
-                self.wrong(key, f"a key that {engine} cannot do", f"a key of {engine}", f'engine = "{able}" can')
+            if table == "http" and engine in ENGINES and not able(engine, name, value):
+                others = " or ".join(other for other in ENGINES if able(other, name, value))
+                self.wrong(
+                    key, f"{show(value)}, which {engine} cannot do", f"what {engine} can", f'engine = "{others}" can'
+                )
 
     def listening(self) -> None:
         listen = self.values.get("listen", ())

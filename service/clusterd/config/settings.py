@@ -320,11 +320,17 @@ LATER: Mapping[str, str] = {
 }
 """Keys of the design that are not built yet, refused in words rather than as unknown."""
 
-ENGINES: Mapping[str, frozenset[str]] = {
-    "uvicorn": frozenset({"keep-alive", "forwarded-allow-ips", "root-path", "max-connections"}),
-    "waitress": frozenset({"keep-alive", "root-path", "max-connections"}),
-}
-"""What each engine can do of [http]; waitress trusts one proxy or all of them, not a list."""
+_HTTP = frozenset({"keep-alive", "forwarded-allow-ips", "root-path", "max-connections"})
+
+ENGINES: Mapping[str, frozenset[str]] = {"uvicorn": _HTTP, "waitress": _HTTP}
+"""What each engine can do of [http]; of waitress see also `able`."""
+
+
+def able(engine: str, key: str, value: object) -> bool:
+    """Whether `engine` can do `key` of [http] with that value."""
+    # waitress: trusted_proxy is one address, or "*"
+    several = engine == "waitress" and key == "forwarded-allow-ips" and "," in str(value)
+    return key in ENGINES[engine] and not several
 
 
 def unable(http: Http, engine: str) -> list[str]:
@@ -332,5 +338,5 @@ def unable(http: Http, engine: str) -> list[str]:
 
     For engine = "auto", which is known only once the application was looked at: the master asks then.
     """
-    able = ENGINES[engine]
-    return [key_of(f) for f in fields(Http) if key_of(f) not in able and getattr(http, f.name) != f.default]
+    values = {key_of(f): (getattr(http, f.name), f.default) for f in fields(Http)}
+    return [key for key, (value, default) in values.items() if value != default and not able(engine, key, value)]
