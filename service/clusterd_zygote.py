@@ -1,17 +1,20 @@
 """The program the master starts as `PYTHON LIB/clusterd_zygote.py FD`: a zygote, under the application's interpreter.
 
     FD                 a zygote; FD is its end of the channel to the master
-    resume MEMFD       a zygote that has imported the application, found that it cannot be forked, and left it behind by exec
+    resume MEMFD       a zygote that imported the application, found that it cannot be forked, left it behind by exec
     worker MEMFD       a worker of such a zygote, which imports the application for itself
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 # What lies beside this file is wanted, but must not hide a module of the application: our package is loaded while it is
 # first on the path, which then goes last, and the application's directory takes the first place once it is known.
-LIB = sys.path.pop(0)
+LIB = os.path.dirname(os.path.abspath(__file__))
+if sys.path[:1] == [LIB]:  # not so under PYTHONSAFEPATH
+    del sys.path[0]
 sys.path.insert(0, LIB)
 
 from clusterd.worker import zygote  # noqa: E402

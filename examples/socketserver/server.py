@@ -1,4 +1,4 @@
-"""A plain Python HTTP server under clusterd: it takes its socket from systemd, says when it is ready, drains on SIGTERM.
+"""A plain Python HTTP server under clusterd: takes its socket from systemd, says when it is ready, drains on SIGTERM.
 
 Needs sdnotify (Debian: python3-sdnotify), or any other ten lines that send READY=1 to $NOTIFY_SOCKET.
 """

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from harness import Master
+from harness import listeners as make_listeners
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(Path(__file__).parent))
-
-from harness import Master, listeners as make_listeners  # noqa: E402
 
 
 @pytest.fixture(scope="session")

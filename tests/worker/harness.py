@@ -124,7 +124,9 @@ class Worker:
 class Master:
     """Starts one zygote; `close` leaves nothing behind."""
 
-    def __init__(self, lib: Path, directory: Path, python: str = sys.executable, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, lib: Path, directory: Path, python: str = sys.executable, env: dict[str, str] | None = None
+    ) -> None:
         self.directory = directory
         ours, theirs = socket.socketpair()
         environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "JOURNAL_STREAM")}

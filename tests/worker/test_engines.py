@@ -34,7 +34,7 @@ def booted(start, application, engine):
 
 
 def test_staged_drain(booted, slots):
-    """In flight: answered with Connection: close. Kept: the same for each further request. Idle: closed after linger."""
+    """In flight: answered with Connection: close. Kept: each further request as well. Idle: closed after linger."""
     (slot,) = slots(1)
     address = slot.getsockname()
     worker = booted.serving([slot])
@@ -91,6 +91,25 @@ def test_deadline_cuts_and_says_so(booted, slots):
     assert worker.drained()["cut"] == 1
     slow.close()
     probe.close()
+
+
+def test_a_stop_hastens_a_drain(booted, slots):
+    """A second order ends linger and deadline sooner, never later."""
+    (slot,) = slots(1)
+    worker = booted.serving([slot])
+    idle, slow = Client(slot.getsockname()), Client(slot.getsockname())
+    idle.get()
+    slow.ask("/sleep?seconds=30")
+    idle.get()
+    worker.drain(linger=20, timeout=20)
+    worker.peer.expect("draining")
+    worker.drain(linger=0, timeout=0.4)
+    worker.drain(linger=20, timeout=20)
+    assert idle.ended()
+    report = worker.peer.expect("drained")
+    assert (report["closed"], report["cut"]) == (1, 1)
+    idle.close()
+    slow.close()
 
 
 def test_two_listeners_and_a_unix_socket(booted, slots, tmp_path):

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clusterd.worker import logs
+from clusterd.worker import logs, process
 
 Journal = tuple[str, socket.socket]
 
@@ -86,8 +86,9 @@ def test_a_record(journal: Journal, logger: logging.Logger, monkeypatch: pytest.
     assert got["MESSAGE"].startswith("it failed\nTraceback (most recent call last):\n")
     assert got["MESSAGE"].endswith("ValueError: two\nlines")
     wanted = {
-        "PRIORITY": "3", "LOGGER": "shop", "SYSLOG_IDENTIFIER": "hello/3", "CLUSTERD_WORKER": "17", "CLUSTERD_SLOT": "3",
-        "CLUSTERD_GENERATION": "5", "CODE_FILE": __file__, "CODE_FUNC": "test_a_record",
+        "PRIORITY": "3", "LOGGER": "shop", "SYSLOG_IDENTIFIER": "hello/3",
+        "CLUSTERD_WORKER": "17", "CLUSTERD_SLOT": "3", "CLUSTERD_GENERATION": "5",
+        "CODE_FILE": __file__, "CODE_FUNC": "test_a_record",
     }  # fmt: skip
     assert {name: got[name] for name in wanted} == wanted
 
@@ -116,6 +117,22 @@ def test_a_journal_that_is_gone(journal: Journal, logger: logging.Logger, capsys
     logger.addHandler(logs.JournalHandler(path + ".absent"))
     logger.error("important")
     assert "important" in capsys.readouterr().err
+
+
+def test_journal_stream_is_found_by_looking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """$JOURNAL_STREAM names standard error when journald is at its other end, and is not there otherwise."""
+    path = str(tmp_path / "stdout")
+    monkeypatch.setattr(process, "JOURNAL_STDOUT", path)
+    monkeypatch.setenv("JOURNAL_STREAM", "1:2")
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as stream:
+        server.bind(path)
+        server.listen()
+        stream.connect(path)
+        process.tell_journal_stream(stream.fileno())
+        status = os.fstat(stream.fileno())
+        assert os.environ["JOURNAL_STREAM"] == f"{status.st_dev}:{status.st_ino}"
+        process.tell_journal_stream(server.fileno())
+        assert "JOURNAL_STREAM" not in os.environ
 
 
 def test_an_application_that_configures_logging_is_left_alone(start, application: Path, slots) -> None:
@@ -184,7 +201,6 @@ def test_the_worker_module() -> None:
     )
     service = Path(__file__).parents[2] / "service"
     env = {k: v for k, v in os.environ.items() if not k.startswith("CLUSTERD_")}
-    run = subprocess.run(
-        [sys.executable, "-c", code], env={**env, "PYTHONPATH": str(service)}, capture_output=True, text=True, check=True
-    )
+    env["PYTHONPATH"] = str(service)
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert run.stdout == "None 0 1 None None\nread-only\n"

@@ -14,10 +14,13 @@ BROKEN = {
     "def app(:\n": ("SyntaxError in broken.py:1: ", True),
     "import os\n  x = 1\n": ("IndentationError in broken.py:2: unexpected indent", True),
     "\n1 / 0\n": ("importing 'broken' failed: ZeroDivisionError: division by zero (broken.py:2)", True),
-    "import nonexistent_dependency\n": ("broken.py:1 imports 'nonexistent_dependency', which is not installed for ", True),
+    "import nonexistent_thing\n": ("broken.py:1 imports 'nonexistent_thing', which is not installed for ", True),
     "from os import nothing_like_it\n": ("importing 'broken' failed: ImportError: cannot import name", True),
     "raise SystemExit(3)\n": ("importing 'broken' called exit(3) (broken.py:1)", True),
-    "async def application(scope, receive, send): ...\n": ("'broken' has no attribute 'app' (did you mean 'application'?)", False),
+    "async def application(scope, receive, send): ...\n": (
+        "'broken' has no attribute 'app' (did you mean 'application'?)",
+        False,
+    ),
     "app = 'text'\n": ("'broken:app' is a str, not an ASGI or WSGI application", False),
     "def app(): ...\n": ("'broken:app' takes no arguments: if it makes the application, write 'broken:app()'", False),
 }
@@ -34,7 +37,8 @@ def test_broken_modules(start, application: Path, source: str):
     assert answer["reason"].startswith(reason), answer["reason"]
     assert "\n" not in answer["reason"]
     assert bool(answer["traceback"]) == with_traceback
-    assert "clusterd" not in answer["traceback"].replace(str(application), "") and "importlib" not in answer["traceback"]
+    ours = answer["traceback"].replace(str(application), "")
+    assert "clusterd" not in ours and "importlib" not in ours
     assert master.process.wait(10) == 1
 
 
@@ -125,7 +129,10 @@ LIFESPANS = {
         "lifespan startup failed: OSError: no database",
     ),
     # A plain exception after it has listened is a failure too.
-    "raises": ("    await receive()\n    raise OSError('no database')\n", "lifespan startup failed: OSError: no database"),
+    "raises": (
+        "    await receive()\n    raise OSError('no database')\n",
+        "lifespan startup failed: OSError: no database",
+    ),
     "exits": ("    await receive()\n    raise SystemExit(4)\n", "the application called exit(4)"),
 }
 

@@ -33,7 +33,7 @@ def test_a_worker_accepts_only_when_told_to_serve(start, slots):
 
 
 def test_drain_answers_in_flight_then_closes(start, slots):
-    """What is in flight is answered, and what comes on a kept connection, with Connection: close; then the worker leaves."""
+    """What is in flight is answered, and what comes on kept connections, with Connection: close; then it leaves."""
     master = start()
     master.up()
     (slot,) = slots(1)
@@ -66,7 +66,8 @@ def test_orders_may_be_repeated(start, slots):
     assert master.peer.expect("up") == up
     (slot,) = slots(1)
     worker = master.fork([slot])
-    master.peer.send({"op": "fork", "worker": worker.number, "slot": 0, "listeners": []}, [slot.fileno(), slot.fileno()])
+    again = {"op": "fork", "worker": worker.number, "slot": 0, "listeners": []}
+    master.peer.send(again, [slot.fileno(), slot.fileno()])
     assert master.peer.expect("forked")["pid"] == worker.pid
     worker.peer.send({"op": "go"})
     worker.peer.send({"op": "go"})

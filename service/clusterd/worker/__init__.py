@@ -6,7 +6,7 @@
     worker.generation   generation of the code it runs; None outside a worker
     worker.app          name of the cluster; None outside
 
-Read-only. At import of the application nothing is known yet but `app`: the import happens once, before there are workers.
+Read-only. While the application is imported only `app` is known: that happens once, before there are workers.
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ from .wire import Wire, WireError
 ORPHAN_TIMEOUT = 5.0
 """Seconds a worker nobody wants any more gives its clients (docs/architecture.md, end of file)."""
 
+FRESH = 0.5
+"""Seconds a connection that has not asked anything yet is kept, even without linger."""
+
 
 @dataclass(frozen=True)
 class Serve:
@@ -27,6 +30,27 @@ class Drain:
 
 
 Order = Serve | Drain
+
+
+class Draining:
+    """When a drain lets go of whom, in monotonic seconds. A later order may hasten it, never prolong it."""
+
+    def __init__(self, order: Drain, now: float) -> None:
+        self.began = now
+        self.linger_end = now + order.linger
+        self.deadline = now + order.timeout
+
+    def hasten(self, order: Drain, now: float) -> None:
+        """A stop during a reload; or a new master that repeats what has long begun."""
+        self.linger_end = min(self.linger_end, now + order.linger)
+        self.deadline = min(self.deadline, now + order.timeout)
+
+    def idle_may_close(self, now: float) -> bool:
+        return now >= self.linger_end
+
+    def fresh_may_close(self, now: float) -> bool:
+        """Also connections that have not asked anything yet: their request is under way."""
+        return now >= max(self.linger_end, self.began + FRESH)
 
 
 class Channel:

@@ -58,7 +58,8 @@ def _begin(boot: booting.Boot, order: Message, fds: list[int]) -> Channel | None
     """Take what is this worker's and wait for the master to know it. None when the master is gone instead."""
     process.detach()
     worker, slot = order["worker"], order.get("slot", 0)
-    process.set_title(f"clusterd: {boot.name} worker {worker} slot {slot} generation {boot.generation}", f"worker-{worker}")
+    title = f"clusterd: {boot.name} worker {worker} slot {slot} generation {boot.generation}"
+    process.set_title(title, f"worker-{worker}")
     process.set_oom_score(order.get("oom-score-adj"))
     channel = Channel(socket.socket(fileno=fds[0]))
     process.take_output(fds[1])
@@ -105,7 +106,7 @@ def _leave(channel: Channel) -> None:
 
 
 def _reseed() -> None:
-    """Forks share the state of every generator. The standard library reseeds its own at fork; numpy's global one stays."""
+    """Forks share the state of every generator. The standard library reseeds its own at fork, numpy does not."""
     random.seed()
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:

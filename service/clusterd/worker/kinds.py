@@ -10,6 +10,8 @@ from .refusal import Refusal
 
 Interface = Literal["asgi", "wsgi"]
 
+_WRAP = "wrap it with asgiref.compatibility.guarantee_single_callable"
+
 
 def article(value: object) -> str:
     name = type(value).__name__
@@ -31,20 +33,23 @@ def interface_of(app: Any, reference: str) -> Interface:
     if asynchronous:
         if _takes(3, least, most):
             return "asgi"
-        raise Refusal(f"'{reference}' is a coroutine function of {_count(least)}, an ASGI application takes (scope, receive, send)")
+        raise Refusal(f"'{reference}' is a coroutine function of {_count(least)}, ASGI takes (scope, receive, send)")
     if least == 0 and most == float("inf"):
-        raise Refusal(f"cannot tell whether '{reference}' is ASGI or WSGI (it takes any arguments): set engine = 'uvicorn' or 'waitress'")
+        raise Refusal(
+            f"cannot tell whether '{reference}' is ASGI or WSGI, it takes any arguments: "
+            "set engine = 'uvicorn' or 'waitress'"
+        )
     if _takes(2, least, most):
         return "wsgi"
     if _takes(3, least, most):
         return "asgi"  # a plain function that returns the coroutine of an ASGI application
     if _takes(1, least, most) and least == 1:
-        raise Refusal(
-            f"'{reference}' takes one argument, as ASGI 2 applications did: wrap it with asgiref.compatibility.guarantee_single_callable"
-        )
+        raise Refusal(f"'{reference}' takes one argument, as ASGI 2 applications did: {_WRAP}")
     if least == 0:
         raise Refusal(f"'{reference}' takes no arguments: if it makes the application, write '{reference}()'")
-    raise Refusal(f"'{reference}' takes {_count(least)}; ASGI applications take (scope, receive, send), WSGI (environ, start_response)")
+    raise Refusal(
+        f"'{reference}' takes {_count(least)}; ASGI takes (scope, receive, send), WSGI takes (environ, start_response)"
+    )
 
 
 def _of_class(app: Any, reference: str) -> Interface:
@@ -55,7 +60,7 @@ def _of_class(app: Any, reference: str) -> Interface:
         return "wsgi"  # PEP 3333's own example: the instance is the iterable
     call = inspect.getattr_static(app, "__call__", None)
     if least == 1 and call is not None and inspect.iscoroutinefunction(call):
-        raise Refusal(f"'{reference}' is an ASGI 2 application class: wrap it with asgiref.compatibility.guarantee_single_callable")
+        raise Refusal(f"'{reference}' is an ASGI 2 application class: {_WRAP}")
     raise Refusal(f"'{reference}' is a class, not an application: name an instance of it, or '{reference}()'")
 
 
@@ -65,7 +70,7 @@ def _target(app: Any) -> Any:
         app = app.func
     if inspect.isfunction(app) or inspect.ismethod(app):
         return app
-    return getattr(app, "__call__", app)  # noqa: B004: the bound method itself is wanted
+    return app.__call__
 
 
 def _arguments(app: Any) -> tuple[int, float]:

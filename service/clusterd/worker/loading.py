@@ -17,6 +17,9 @@ from .refusal import Refusal, describe, frames, place, relative, text_of
 _NAME = r"[^\W\d]\w*"
 _REFERENCE = re.compile(rf"(?P<module>{_NAME}(?:\.{_NAME})*):(?P<attribute>{_NAME}(?:\.{_NAME})*)(?P<call>\(\))?")
 
+_USUAL = ("app", "application", "asgi", "wsgi", "api", "server")
+"""What applications are called, for those who have written something quite different."""
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -31,7 +34,7 @@ class Reference:
 def parse(text: str) -> Reference:
     match = _REFERENCE.fullmatch(text)
     if match is None:
-        raise Refusal(f"app = '{text}': expected 'module:attribute', or 'module:factory()' for a function that makes it")
+        raise Refusal(f"app = '{text}': expected 'module:attribute', or 'module:factory()' for what makes it")
     return Reference(match["module"], match["attribute"], match["call"] is not None)
 
 
@@ -62,7 +65,8 @@ def _import(reference: Reference, directory: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as e:
         if not frames(e.__traceback__) and e.name and (name == e.name or name.startswith(e.name + ".")):
-            raise Refusal(f"no module '{e.name}' in '{directory}' (app = '{reference}'){_nearby(e.name, directory)}") from e
+            hint = _nearby(e.name, directory)
+            raise Refusal(f"no module '{e.name}' in '{directory}' (app = '{reference}'){hint}") from e
         raise Refusal(_missing_dependency(e, directory), text_of(e)) from e
     except SyntaxError as e:
         where = f"{relative(e.filename or '?', directory)}:{e.lineno}"
@@ -88,7 +92,7 @@ def _suggest(holder: object, name: str) -> str:
     names = [n for n in dir(holder) if not n.startswith("_")]
     close = difflib.get_close_matches(name, names, 1)
     if not close:
-        close = [n for n in names if n in ("app", "application", "asgi", "wsgi", "api", "server") or n.endswith("_app")][:1]
+        close = [n for n in names if n in _USUAL or n.endswith("_app")][:1]
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 

@@ -13,6 +13,9 @@ from typing import Any
 FOREIGN = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE")
 """What systemd told the service's main process; an application that believes it would speak in the master's name."""
 
+JOURNAL_STDOUT = "/run/systemd/journal/stdout"
+"""Where journald listens for what services print."""
+
 
 def forget_service_environment() -> None:
     for name in FOREIGN:
@@ -55,16 +58,22 @@ def take_output(fd: int) -> None:
     tell_journal_stream()
 
 
-def tell_journal_stream() -> None:
-    """Let $JOURNAL_STREAM speak of this process's own standard error, as systemd.exec(5) has it."""
+def tell_journal_stream(fd: int = 2) -> None:
+    """Let $JOURNAL_STREAM speak of this process's own standard error, as systemd.exec(5) has it.
+
+    Found by looking at the socket's other end: the variable that came with the environment, if any, is another's.
+    """
+    os.environ.pop("JOURNAL_STREAM", None)
     try:
-        status = os.fstat(2)
+        status = os.fstat(fd)
+        if not stat.S_ISSOCK(status.st_mode):
+            return
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            peer = sock.getpeername()
     except OSError:
         return
-    if stat.S_ISSOCK(status.st_mode) and "JOURNAL_STREAM" in os.environ:
+    if peer == JOURNAL_STDOUT:
         os.environ["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
-    else:
-        os.environ.pop("JOURNAL_STREAM", None)
 
 
 def close_stdin() -> None:

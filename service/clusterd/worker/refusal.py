@@ -32,8 +32,7 @@ def describe(error: BaseException) -> str:
 def own_frames(filename: str) -> bool:
     """Whether a frame is ours or the import system's: noise to whoever reads about his application."""
     return (
-        filename.startswith("<frozen ")
-        or filename.startswith(_HERE + os.sep)
+        filename.startswith(("<frozen ", _HERE + os.sep))
         or os.path.basename(filename) == "clusterd_zygote.py"
         or filename.endswith(os.path.join("importlib", "__init__.py"))
     )
@@ -63,7 +62,8 @@ def place(error: BaseException, directory: str) -> str:
     found = frames(error.__traceback__)
     if not found:
         return ""
-    inside = [f for f in found if f.filename.startswith(os.path.join(directory, "")) and "site-packages" not in f.filename]
+    here = os.path.join(directory, "")
+    inside = [f for f in found if f.filename.startswith(here) and "site-packages" not in f.filename]
     frame = (inside or found)[-1]
     return f"{relative(frame.filename, directory)}:{frame.lineno}"
 

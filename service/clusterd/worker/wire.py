@@ -36,8 +36,8 @@ class Closed(WireError):
 class Wire:
     """One end of a connection. Works on blocking and on non-blocking sockets.
 
-    A message that carries descriptors names their number under "fds" (added by `send`, taken off by `receive`): a stream
-    may deliver the descriptors with an earlier byte than the message's last, never with a later message's.
+    A message that carries descriptors names their number under "fds" (added by `send`, taken off by `receive`): a
+    stream may deliver the descriptors with an earlier byte than the message's last, never with a later message's.
     """
 
     def __init__(self, sock: socket.socket, *, limit: int = LIMIT, max_backlog: int = 2 * LIMIT) -> None:
@@ -122,7 +122,7 @@ class Wire:
         try:
             self._split(found)
             if len(self._fds) > MAX_FDS:
-                # The kernel ends a read after one message's descriptors, so no more than those can wait for their message.
+                # The kernel ends a read after one message's descriptors: no more than those can wait for theirs.
                 raise WireError(f"{len(self._fds)} descriptors that no message names")
         except WireError:
             for _, fds in found:

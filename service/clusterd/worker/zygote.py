@@ -1,8 +1,8 @@
 """The zygote: imports the application once, then forks workers on request.
 
-One thread, one poll. A fork returns out of the loop in the child (`Zygote.serve` gives back a `Birth`), so that a worker
-does not run inside the zygote's frames. Children are watched by pidfd, not by SIGCHLD: signal handlers and waitpid(-1)
-would meet those of the application. Zygotes leave by os._exit: the application's exit handlers are the workers' business.
+One thread, one poll. A fork returns out of the loop in the child (`Zygote.serve` gives back a `Birth`), so that a
+worker does not run inside the zygote's frames. Children are watched by pidfd, not by SIGCHLD: signal handlers and
+waitpid(-1) would meet those of the application. Zygotes leave by os._exit: exit handlers are the workers' business.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from . import child, inspection, process
 from .boot import Boot, Prepared, prepare
 from .engines import command
-from .refusal import Refusal
+from .refusal import Refusal, describe, text_of
 from .wire import Closed, Wire, WireError
 
 Message = dict[str, Any]
@@ -274,6 +274,9 @@ def _begin(script: str, fd: int) -> int:
         why = inspection.reasons(before) if boot.kind == "app" else []
     except Refusal as e:
         _say_failed(wire, e)
+        return 1
+    except BaseException as e:  # the engine's own trouble: a broken installation of what it imports, say
+        _say_failed(wire, Refusal(f"the engine cannot be loaded: {describe(e)}", text_of(e)))
         return 1
     mode = "exec" if boot.kind == "command" else "fork"
     if boot.kind == "app" and (boot.preload == "never" or (boot.preload == "auto" and why)):

@@ -28,7 +28,7 @@ class Engine(Protocol):
     """'uvicorn 0.32.0'"""
 
     def run(self, listeners: list[socket.socket], channel: Channel) -> int:
-        """Start, say "ready", serve when told to, drain when told to, say "drained"; the exit status. Raises Refusal."""
+        """Start, say "ready", serve and drain when told to, say "drained"; the exit status. Raises Refusal."""
 
 
 def interface(app: Any, reference: str, engine: str) -> kinds.Interface:
@@ -46,7 +46,9 @@ def interface(app: Any, reference: str, engine: str) -> kinds.Interface:
         raise
     if found != wanted:
         better = next(name for name, serves in INTERFACES.items() if serves == found)
-        raise Refusal(f"'{reference}' is {found.upper()}, engine = '{engine}' serves {wanted.upper()}: set engine = '{better}'")
+        raise Refusal(
+            f"'{reference}' is {found.upper()}, engine = '{engine}' serves {wanted.upper()}: set engine = '{better}'"
+        )
     return wanted
 
 
@@ -79,14 +81,16 @@ def require(package: str, least: tuple[int, ...]) -> str:
     text, numbers = installed_version(package)
     if numbers < least:
         wanted = ".".join(map(str, least))
-        raise Refusal(f"{package} {text} of {sys.executable} is too old, {wanted} or newer is needed: {install_line(package, upgrade=True)}")
+        line = install_line(package, upgrade=True)
+        raise Refusal(f"{package} {text} of {sys.executable} is too old, {wanted} or newer is needed: {line}")
     return text
 
 
 def install_line(package: str, upgrade: bool = False) -> str:
     """The command for this very interpreter: Debian's packages serve only /usr/bin/python3."""
     name, debian = _INSTALL[package]
-    if sys.prefix == sys.base_prefix and os.path.realpath(sys.executable).startswith("/usr/bin/python3") and not upgrade:
+    debians = sys.prefix == sys.base_prefix and os.path.realpath(sys.executable).startswith("/usr/bin/python3")
+    if debians and not upgrade:
         return f"apt install {debian}"
     quoted = f"'{name}'" if "[" in name else name
     return f"{sys.executable} -m pip install {'-U ' if upgrade else ''}{quoted}"

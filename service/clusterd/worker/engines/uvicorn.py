@@ -7,6 +7,7 @@ path of a request before the drain: then each live connection is told once to an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import functools
 import importlib
@@ -18,7 +19,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..channel import Channel, Drain, Order, Serve
+from ..channel import Channel, Drain, Draining, Order, Serve
 from ..refusal import Refusal
 from . import asgi, require
 
@@ -31,9 +32,6 @@ _CLOSE = (b"connection", b"close")
 _BACKLOG = 4096
 _TICK = 0.02
 """Seconds between two looks at the connections, during a drain only."""
-
-_FRESH = 0.5
-"""Seconds a connection that has not asked anything yet is kept, even without linger: its request is under way."""
 
 _SHUTDOWN = 1.0
 """Seconds the application's lifespan shutdown has when the drain has used up its own time."""
@@ -62,6 +60,8 @@ def prepare(app: Any, http: Http, health_path: str | None, access_log: bool, log
         workers=1,
     )
     config.load()
+    with contextlib.suppress(ImportError):
+        importlib.import_module("uvloop")  # what each worker would import, and does if it is there
     state = server_module.ServerState()
     if not (hasattr(config, "encoded_headers") and hasattr(state, "default_headers") and hasattr(state, "connections")):
         raise Refusal(f"uvicorn {version} is not known to this version of clusterd: install an earlier one")
@@ -103,7 +103,7 @@ class _Worker:
         self._state: Any = self._server.server_state
         self._tick: asyncio.Task[None] | None = None
         self._serve = asyncio.Event()
-        self._drain_order: Drain | None = None
+        self._draining: Draining | None = None
         self._drain = asyncio.Event()
         self._closed = 0
         self._websockets = 0
@@ -147,16 +147,14 @@ class _Worker:
         self._channel.say("serving")
 
     async def _finish(self) -> None:
-        order = self._drain_order
-        assert order is not None
-        began = time.monotonic()
-        deadline = began + order.timeout
+        draining = self._draining
+        assert draining is not None
         await self._stop_accepting()
         self._channel.say("draining")
         self._answer_with_close()
-        await self._wait_for_clients(began, began + order.linger, deadline)
+        await self._wait_for_clients(draining)
         cut = sum(_in_flight(p) for p in self._http())
-        await self._shut_down_application(deadline)
+        await self._shut_down_application(draining.deadline)
         self._channel.say(
             "drained", requests=self._state.total_requests, closed=self._closed, websockets=self._websockets, cut=cut
         )
@@ -166,8 +164,8 @@ class _Worker:
     async def _stop_accepting(self) -> None:
         """Leave the queue to the successor, and keep what has been taken from it.
 
-        asyncio drops a connection whose listener is closed between accept() and the set-up of its transport (it runs in a
-        task): first stop reading, then wait for those tasks, then close. uvloop does both in one step.
+        asyncio drops a connection whose listener is closed between accept() and the set-up of its transport, which runs
+        in a task: first stop reading, then wait for those tasks, then close. uvloop does both in one step.
         """
         loop = asyncio.get_running_loop()
         servers = getattr(self._server, "servers", [])
@@ -197,21 +195,21 @@ class _Worker:
             if getattr(protocol, "ws_protocol_class", None) is not None:
                 protocol.ws_protocol_class = functools.partial(_websocket, protocol.ws_protocol_class)
 
-    async def _wait_for_clients(self, began: float, linger_end: float, deadline: float) -> None:
+    async def _wait_for_clients(self, draining: Draining) -> None:
         told = False
         while self._state.connections or self._state.tasks:
             now = time.monotonic()
-            if now >= deadline:
+            if now >= draining.deadline:
                 return
-            if now >= linger_end:
-                self._close_idle(now - began >= _FRESH)
+            if draining.idle_may_close(now):
+                self._close_idle(draining.fresh_may_close(now))
                 self._close_websockets()
                 if not told:
                     told = True
                     for protocol in self._http():
                         if _in_flight(protocol):
                             protocol.shutdown()  # responses that had begun before the drain: close after them too
-            await asyncio.sleep(min(_TICK, max(0.0, deadline - now)))
+            await asyncio.sleep(min(_TICK, max(0.0, draining.deadline - now)))
 
     def _close_idle(self, fresh_too: bool) -> None:
         for protocol in self._http():
@@ -260,9 +258,11 @@ class _Worker:
         for order in orders:
             if isinstance(order, Serve):
                 self._serve.set()
-            elif self._drain_order is None:
-                self._drain_order = order
+            elif self._draining is None:
+                self._draining = Draining(order, time.monotonic())
                 self._drain.set()
+            else:
+                self._draining.hasten(order, time.monotonic())
 
     @staticmethod
     async def _wait_for(*events: asyncio.Event) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ..channel import Channel, Drain, Order, Serve
+from ..channel import Channel, Drain, Draining, Order, Serve
 from ..refusal import Refusal
 from . import require, wsgi
 
@@ -33,9 +33,6 @@ _CONNECTIONS = 4096
 
 _TICK = 0.02
 """Seconds between two looks at the connections, during a drain only."""
-
-_FRESH = 0.5
-"""Seconds a connection that has not asked anything yet is kept, even without linger: its request is under way."""
 
 
 def prepare(app: Any, http: Http, health_path: str | None, log_level: str) -> Waitress:
@@ -65,7 +62,9 @@ def prepare(app: Any, http: Http, health_path: str | None, log_level: str) -> Wa
 
 
 class Waitress:
-    def __init__(self, name: str, app: Any, settings: dict[str, Any], health_path: str | None, keep_alive: float) -> None:
+    def __init__(
+        self, name: str, app: Any, settings: dict[str, Any], health_path: str | None, keep_alive: float
+    ) -> None:
         self.name = name
         self._app = app
         self._settings = settings
@@ -91,7 +90,7 @@ class _Worker:
         self._channel = channel
         self._keep_alive = keep_alive
         self._serve = False
-        self._drain: Drain | None = None
+        self._draining: Draining | None = None
         self._map: dict[int, Any] = {}
         self._requests = itertools.count()
         self._closed = 0
@@ -106,28 +105,25 @@ class _Worker:
         self._map[self._wakeup.fileno()] = _Reader(lambda: self._wakeup.recv(64))
         signal.signal(signal.SIGTERM, self._on_sigterm)
         self._take(channel.pending())
-        while not self._serve and self._drain is None:
+        while not self._serve and self._draining is None:
             self._turn(30.0)
-        if self._drain is None:
+        if self._draining is None:
             for server in self._servers:
                 server.accept_connections()
             channel.say("serving")
-        while self._drain is None:
+        while self._draining is None:
             self._turn(1.0)  # waitress looks for idle connections when the loop turns
-        self._finish(self._drain)
+        self._finish(self._draining)
         return 0
 
-    def _finish(self, order: Drain) -> None:
-        began = time.monotonic()
-        deadline = began + order.timeout
+    def _finish(self, draining: Draining) -> None:
         self._stop_accepting()
         self._channel.say("draining")
         _answer_with_close()
-        while self._connections() and time.monotonic() < deadline:
-            now = time.monotonic()
-            if now - began >= order.linger:
-                self._close_idle(now - began >= _FRESH)
-            self._turn(min(_TICK, max(0.0, deadline - now)))
+        while self._connections() and (now := time.monotonic()) < draining.deadline:
+            if draining.idle_may_close(now):
+                self._close_idle(draining.fresh_may_close(now))
+            self._turn(min(_TICK, draining.deadline - now))
         cut = sum(_in_flight(c) for c in self._connections())
         self._channel.say("drained", requests=next(self._requests), closed=self._closed, websockets=0, cut=cut)
 
@@ -155,8 +151,7 @@ class _Worker:
             if channel.will_close or _in_flight(channel) or (fresh and not fresh_too) or _has_input(channel):
                 continue
             with channel.requests_lock:
-                partial = channel.request is not None and not channel.request.empty and bool(channel.request.header_plus)
-                if not channel.requests and not partial:
+                if not channel.requests and channel.request is None:  # a request that has begun to arrive counts
                     channel.will_close = True
                     self._closed += 1
 
@@ -179,8 +174,10 @@ class _Worker:
         for order in orders:
             if isinstance(order, Serve):
                 self._serve = True
-            elif self._drain is None:
-                self._drain = order
+            elif self._draining is None:
+                self._draining = Draining(order, time.monotonic())
+            else:
+                self._draining.hasten(order, time.monotonic())
 
 
 class _Reader:
@@ -201,11 +198,15 @@ class _Reader:
         pass
 
     def handle_error(self) -> None:
-        raise  # noqa: PLE0704: called by the loop while it handles what went wrong
+        raise  # called by the loop while it handles what went wrong
 
 
 def _servers(
-    app: Any, settings: dict[str, Any], listeners: list[socket.socket], channels: dict[int, Any], requests: Iterator[int]
+    app: Any,
+    settings: dict[str, Any],
+    listeners: list[socket.socket],
+    channels: dict[int, Any],
+    requests: Iterator[int],
 ) -> list[Any]:
     """One server object per listener, on one map and one set of threads; create_server() refuses a mix of families."""
     server_module: Any = importlib.import_module("waitress.server")
