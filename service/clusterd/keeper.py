@@ -33,7 +33,7 @@ FORWARDED = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGU
 """Passed on to the master, which is started with them blocked and unblocks them when it can take them."""
 
 QUICK, DELAY, MAX_DELAY = 0.2, 0.1, 5.0
-"""A master that lived shorter than QUICK seconds is followed after a delay, doubled up to MAX_DELAY."""
+"""Masters that live shorter than QUICK seconds, from the second in a row on, are followed after a growing delay."""
 ATTEMPTS, WITHIN = 5, 10.0
 """More deaths than ATTEMPTS in WITHIN seconds before any master was ready end the start: somebody waits for it."""
 HANG = 15.0
@@ -99,19 +99,22 @@ def _succeed(fd: int) -> int:
     os.set_inheritable(fd, False)
     wire = Wire(socket.socket(fileno=fd))
     wire.sock.settimeout(GRACE)
-    store = Store()
+    store, keeper = Store(), None
     try:
-        while True:
+        while keeper is None:
             for message, fds in wire.receive():
-                if message.get("op") == "succeed" and len(fds) == 1:
+                if keeper is not None:  # the master goes on at once: what it said next may have come along
+                    keeper.hear(message, fds)
+                elif message.get("op") == "succeed" and len(fds) == 1:
                     wire.sock.setblocking(False)
                     keeper = _Keeper(message["launch"], store, foreground=message["foreground"], app=message["app"])
                     keeper.adopt(_Master(message["pid"], fds[0], wire, time.monotonic()), message["start"])
-                    return keeper.run()
-                store.apply(message, fds)
+                else:
+                    store.apply(message, fds)
     except (WireError, KeyError) as e:
         print(f"clusterd: the master did not hand over what it holds: {e}", file=sys.stderr)
         return 1
+    return keeper.run()
 
 
 class _Master:
@@ -133,7 +136,7 @@ class _Keeper:
         self, launch: Sequence[str], store: dict[str, int], *, foreground: bool, app: str, hang: float = HANG
     ) -> None:
         self.launch = list(launch)
-        self.store = Store(store)
+        self.store = store if isinstance(store, Store) else Store(store)
         self.foreground = foreground
         self.interval = hang / LOOKS
         self.journal = Journal(app, native=False if foreground else None)
@@ -260,11 +263,14 @@ class _Keeper:
                 self.poll.modify(master.wire.fileno(), READ | WRITE if master.wire.wants_write else READ)
             if events & ~WRITE:
                 for message, fds in master.wire.receive():
-                    self._message(master, message, fds)
+                    self.hear(message, fds)
         except WireError:
             self._cut(master)
 
-    def _message(self, master: _Master, message: dict[str, Any], fds: list[int]) -> None:
+    def hear(self, message: dict[str, Any], fds: list[int]) -> None:
+        """Take in one message of the master's."""
+        master = self.master
+        assert master is not None
         match message.get("op"):
             case "bye":
                 master.bye = int(message.get("status", 0))
@@ -344,7 +350,7 @@ class _Keeper:
         self.quick = self.quick + 1 if now - born < QUICK else 0
         self.ready = self.ready or now - born > WITHIN
         self.deaths = [*(t for t in self.deaths if now - t < WITHIN), now]
-        delay = min(DELAY * 2 ** (self.quick - 1), MAX_DELAY) if self.quick else 0.0
+        delay = min(DELAY * 2 ** (self.quick - 2), MAX_DELAY) if self.quick > 1 else 0.0
         self.start_at = now + delay
         if delay:
             # Or systemd, which knows no main process then, would stop the unit without telling anyone.

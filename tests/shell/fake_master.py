@@ -93,6 +93,7 @@ def main(mode: str, argument: str = "0") -> int:
                     KEEPER, [sys.executable, *sys.argv], store, app="test", foreground=argument == "foreground", start=start
                 )
                 os.close(fd)
+                wire.send({"op": "keep", "name": "slot.9.9"}, [store["note"]])
                 tell(successor=pid)
 
 
