@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from clusterd.cli.exits import MEANING
+from clusterd.cli.program import clusterd
+
+PROJECT = Path(__file__).resolve().parents[2]
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+HIDDEN = {"keeper", "usher", "master"}
+PROSE = {"is", "does", "runs"}
+"""What may follow the name of the program in a sentence."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link of a page leads to a file or directory of the project."""
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target and not (page.parent / target).exists():
+            # the benchmark writes this one
+            assert Path(target).name == "benchmarks.md", f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist(page: Path) -> None:
+    """Every `clusterd COMMAND` in a page is one."""
+    for quoted in re.findall(r"`([^`\n]+)`|^ {4}(.+)$", page.read_text(), re.MULTILINE):
+        for word in re.findall(r"\bclusterd ([a-z]+)\b", "".join(quoted)):
+            assert word in clusterd.commands or word in HIDDEN | PROSE, f"{page.name}: clusterd {word}"
+
+
+def test_operating_has_every_exit_status() -> None:
+    """The operator's page has a row for every exit status, and none besides."""
+    text = (PROJECT / "docs" / "operating.md").read_text()
+    section = text.split("## Exit statuses", 1)[1].split("\n## ", 1)[0]
+    assert [int(row) for row in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)] == [int(s) for s in MEANING]
+
+
+def test_pages_fit() -> None:
+    """Pages are readable as text: no line of prose beyond 130 columns, tables aside."""
+    for page in PAGES[:1] + [page for page in PAGES if page.name in ("operating.md", "deploying.md")]:
+        for number, line in enumerate(page.read_text().splitlines(), 1):
+            assert len(line) <= 130 or line.startswith("|"), f"{page.name}:{number}"
