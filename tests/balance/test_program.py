@@ -44,7 +44,7 @@ def run(code: Sequence[Instruction], packet: bytes, chance: Callable[[], int]) -
 
     def load(k: int, size: int) -> int:
         offset = k - NET
-        assert 0 <= offset and offset + size <= len(packet), "the kernel would end the program with 0 here"
+        assert offset >= 0 and offset + size <= len(packet), "the kernel would end the program with 0 here"
         return int.from_bytes(packet[offset : offset + size], "big")
 
     while True:

@@ -1,7 +1,11 @@
-"""A master reduced to its dealings with the keeper, for test_keeper: tells on stdout what it sees, one JSON object a line.
+"""A master reduced to its dealings with the keeper: tells on stdout what it sees, one JSON object a line.
 
-    fake_master.py MODE [ARGUMENT]    crash: exit 1 at once. bye N: say bye with N at once. serve: until SIGTERM or SIGINT.
-    flaky N: crash N times, then serve. deaf: serve without a heartbeat. early: like serve, but take signals only when one is pending.
+    fake_master.py crash       exit 1 at once
+                   bye N       say bye with N at once
+                   flaky N     crash N times, then serve
+                   serve       until SIGTERM or SIGINT
+                   deaf        serve without a heartbeat
+                   early       serve, but take signals only when one is pending
 
 SIGUSR1 makes a child that waits, SIGHUP and SIGUSR2 are told, SIGTERM and SIGINT end it: bye 7.
 """
@@ -41,7 +45,8 @@ def main(mode: str, argument: str = "0") -> int:
     note = os.pread(store["note"], 100, 0).decode() if "note" in store else None
     inodes = {name: os.fstat(fd).st_ino for name, fd in store.items() if name.startswith("slot.")}
     environment = sorted(name for name in os.environ if name.startswith(("LISTEN_", "WATCHDOG_")))
-    tell(start=start, note=note, reaped=reaped, slots=inodes, environment=environment, session=os.getsid(0) == os.getpid())
+    session = os.getsid(0) == os.getpid()
+    tell(start=start, note=note, reaped=reaped, slots=inodes, environment=environment, session=session)
     if mode == "crash" or (mode == "flaky" and start <= int(argument)):
         return 1
     if mode == "bye":
@@ -89,9 +94,8 @@ def main(mode: str, argument: str = "0") -> int:
                     tell(**{**message, "about": message.get("pid")})
             except Closed:
                 wire.close()
-                pid, fd, wire = start_successor(
-                    KEEPER, [sys.executable, *sys.argv], store, app="test", foreground=argument == "foreground", start=start
-                )
+                launch = [sys.executable, *sys.argv]
+                pid, fd, wire = start_successor(KEEPER, launch, store, app="test", foreground=False, start=start)
                 os.close(fd)
                 wire.send({"op": "keep", "name": "slot.9.9"}, [store["note"]])
                 tell(successor=pid)

@@ -20,7 +20,8 @@ WAIT = "import os, signal; os.write(1, b'up\\n'); signal.pause()"
 @pytest.fixture
 def cgroups() -> Iterator[Cgroups]:
     """A cgroup as systemd would delegate it, removed with all in it at the end."""
-    root = next((Path(p) for p in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified") if Path(p, "cgroup.procs").exists()), None)
+    mounts = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
+    root = next((mount for mount in mounts if (mount / "cgroup.procs").exists()), None)
     if root is None:
         lacking("no cgroup version 2 is mounted here")
         raise AssertionError
@@ -96,8 +97,8 @@ def test_without_any() -> None:
     none = Cgroups(None, "because")
     assert not none.delegated and none.why == "because"
     assert none.path("worker-1") is None and not none.enter("master") and not none.kill("worker-1")
-    assert none.remove("worker-1") and none.names() == [] and none.pids("worker-1") == [] and none.enable() == frozenset()
-    assert none.oom_kills("worker-1") is None
+    assert none.remove("worker-1") and none.names() == [] and none.pids("worker-1") == []
+    assert none.enable() == frozenset() and none.oom_kills("worker-1") is None
 
 
 def test_find_tells_why() -> None:

@@ -172,7 +172,8 @@ def test_wrong_calls(
 
 
 @pytest.mark.parametrize(
-    "data", [b"hello\0", b"[]\0", b"{}\0", b'{"method": 1}\0', b'{"method": "x.Y", "parameters": [1]}\0', b'{"fds": 3}\0']
+    "data",
+    [b"hello\0", b"[]\0", b"{}\0", b'{"method": 1}\0', b'{"method": "x.Y", "parameters": [1]}\0', b'{"fds": 3}\0'],
 )
 def test_protocol_breakers_are_cut_off(server: Server, caller: Caller, data: bytes) -> None:
     """Who does not speak Varlink is hung up on; others are served as before."""

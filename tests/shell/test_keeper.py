@@ -234,7 +234,7 @@ def test_stop_while_no_master_lives(keep: Keep) -> None:
 
 
 def test_master_names_itself_main(keep: Keep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """systemd is told of each master as the main process, and what was meant for the keeper's process is not passed on."""
+    """systemd is told of each master as the main process; what was meant for the keeper's is not passed on."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         for name, value in {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_PID": "1", "LISTEN_PID": "1"}.items():
@@ -249,7 +249,7 @@ def test_master_names_itself_main(keep: Keep, tmp_path: Path, monkeypatch: pytes
 
 
 def test_keeper_dies_too(keep: Keep, slots: dict[str, int]) -> None:
-    """A master whose keeper is killed starts another, which holds the same, watches that master, and starts the next."""
+    """A master whose keeper is killed starts another, which holds the same and starts the next master."""
     kept = keep("serve", store=slots)
     first = kept.expect("ready")["pid"]
     keeper = kept.child.pid

@@ -96,7 +96,8 @@ def test_port_in_use_names_who(python: Spawn) -> None:
     """A port somebody has is refused with that program's name, with reuseport or without."""
     for option in ("0", "1"):
         child = python(
-            "import socket, sys; s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(sys.argv[1]))\n"
+            "import socket, sys; s = socket.socket()\n"
+            "s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(sys.argv[1]))\n"
             "s.bind(('127.0.0.1', 0)); s.listen(); print(s.getsockname()[1], flush=True); sys.stdin.read()",
             option,
             stdin=-1,
@@ -111,7 +112,7 @@ def test_port_in_use_names_who(python: Spawn) -> None:
 
 def test_no_such_address() -> None:
     """An address no interface has is said to be that."""
-    with pytest.raises(ListenError, match="no interface of this machine has the address '192.0.2.1'"):
+    with pytest.raises(ListenError, match=r"no interface of this machine has the address '192\.0\.2\.1'"):
         open_for_run([Address(host="192.0.2.1", port=4711)], 1)
 
 
@@ -174,7 +175,7 @@ def test_order_of_listen_streams(opened: Opened) -> None:
     """Sockets of the socket unit are slots in their order, grouped by address."""
     opened += [open_for_run([Address()], 3), open_for_run([Address(host="::1")], 3)]
     a, b = opened[0].groups[0], opened[1].groups[0]
-    given = {fd: "cluster@hello.socket" for fd in sorted(a.fds + b.fds)}
+    given = dict.fromkeys(sorted(a.fds + b.fds), "cluster@hello.socket")
     found = from_fds(given)
     assert [group.text for group in found.groups] == [a.text, b.text]
     assert [group.fds for group in found.groups] == [a.fds, b.fds]
@@ -250,7 +251,8 @@ def test_strangers(four: Slots, opened: Opened) -> None:
         (told,) = four.strangers()
         assert f"(pid {os.getpid()}) listens on {group.text} as well" in told
         own = four.inodes()
-        assert [x.inode for x in procnet.foreign_listeners("0.0.0.0", group.port, own)] == [os.fstat(other.fileno()).st_ino]
+        (found,) = procnet.foreign_listeners("0.0.0.0", group.port, own)
+        assert found.inode == os.fstat(other.fileno()).st_ino
         assert len(procnet.foreign_listeners("::", group.port, own)) == 1
         assert procnet.foreign_listeners("::1", group.port, own) == []
     assert four.strangers() == []

@@ -62,7 +62,7 @@ def test_torn_write_leaves_the_one_before(state: State) -> None:
 
 
 def test_writer_killed_anywhere(state: State, python: Spawn) -> None:
-    """A writer is SIGKILLed at a random moment, 25 times over: one whole value is left, never older than one it announced."""
+    """A writer is SIGKILLed anywhere, 25 times over: a whole value is left, never older than one it announced."""
     text = """
 import sys
 from clusterd.shell.memory import State

@@ -66,7 +66,8 @@ def test_status_of_a_strangers_child(python: Spawn) -> None:
     child = python(
         "import subprocess, sys\n"
         "p = subprocess.Popen([sys.executable, '-c', 'input(); exit(5)'], stdin=subprocess.PIPE)\n"
-        "print(p.pid, flush=True); input(); p.stdin.write(b'x\\n'); p.stdin.close(); p.wait(); print('reaped', flush=True)",
+        "print(p.pid, flush=True); input()\n"
+        "p.stdin.write(b'x\\n'); p.stdin.close(); p.wait(); print('reaped', flush=True)",
         stdin=-1,
     )
     fd = pidfd.open(int(line(child.stdout)))
@@ -135,7 +136,9 @@ def test_signals_are_at_their_default(pipe: tuple[int, int]) -> None:
     assert f"SigBlk:\\t{1 << 14:016x}" in said.decode() and f"SigIgn:\\t{1 << 12 | 1 << 24:016x}" in said.decode()
 
 
-@pytest.mark.parametrize(("argv", "cwd", "named"), [("/no/such/python", None, "/no/such/python"), (None, "/no/dir", "/no/dir")])
+@pytest.mark.parametrize(
+    ("argv", "cwd", "named"), [("/no/such/python", None, "/no/such/python"), (None, "/no/dir", "/no/dir")]
+)
 def test_what_cannot_be_run_is_named(argv: str | None, cwd: str | None, named: str) -> None:
     """A missing program or directory is an OSError with its name, at once, and no child is left."""
     with pytest.raises(FileNotFoundError) as caught:
@@ -160,7 +163,8 @@ def test_signals_blocked_before_are_not_lost() -> None:
     """A signal that came while it was blocked is delivered when Signals is made: a master misses no early stop."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     try:
-        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)  # a test runner may have threads that do not block it
+        # Not to the process: a test runner may have threads that do not block it.
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
         signals = Signals([signal.SIGUSR1])
         assert readable(signals.fileno()) and signals.read() == [signal.SIGUSR1]
         signals.close()

@@ -84,11 +84,14 @@ def test_without_systemd() -> None:
 
 
 def test_worker_tells_its_state(tmp_path: Path) -> None:
-    """A message is seen with its sender's pid; peeked at it stays, consumed it is gone, and another end can adopt it."""
+    """A message comes with its sender's pid; peeked at it stays, consumed it is gone; the socket can be adopted."""
     path = str(tmp_path / "17")
     here = Notified.bind(path)
-    text = f"import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.sendto(b'READY=1\\nSTATUS=up=1\\nnoise\\n', {path!r})"
-    child = subprocess.Popen([sys.executable, "-c", text])
+    text = (
+        "import socket, sys; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+        "s.sendto(b'READY=1\\nSTATUS=up=1\\nnoise\\n', sys.argv[1])"
+    )
+    child = subprocess.Popen([sys.executable, "-c", text, path])
     child.wait()
     assert readable(here.fileno())
     first = here.receive(peek=True)
@@ -103,7 +106,7 @@ def test_worker_tells_its_state(tmp_path: Path) -> None:
 
 
 def test_barrier_waits_for_consumption(tmp_path: Path) -> None:
-    """sd_notify_barrier() returns when the message is consumed, not when it is peeked at: then all before it was acted on."""
+    """sd_notify_barrier() returns when the message is consumed, not peeked at: all before it has been acted on."""
     here = Notified.bind(str(tmp_path / "1"))
     r, w = os.pipe()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
@@ -179,7 +182,8 @@ def test_journalctl_takes_the_catalog(project: Path, tmp_path: Path) -> None:
         subprocess.run(["journalctl", "--update-catalog", f"--root={tmp_path}"], check=True, capture_output=True)
     except OSError:
         lacking("journalctl is not installed")
-    found = subprocess.run(["journalctl", "--list-catalog", f"--root={tmp_path}"], check=True, capture_output=True, text=True)
+    argv = ["journalctl", "--list-catalog", f"--root={tmp_path}"]
+    found = subprocess.run(argv, check=True, capture_output=True, text=True)
     assert {entry.split()[0] for entry in found.stdout.splitlines()} == {m.id for m in MESSAGES.values()}
 
 
