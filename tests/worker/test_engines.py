@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 from pathlib import Path
 
 import pytest
 from environments import ENGINES, ROOT, environment
-from harness import Client
+from harness import Client, signal_pidfd
 from websocket import WebSocket
 
 UVICORNS = [name for name in ENGINES if name.startswith("uvicorn")]
@@ -189,3 +190,25 @@ def test_websocket_gets_1012(start, application: Path, slots, engine):
     report = worker.peer.expect("drained")
     assert (report["websockets"], report["cut"]) == (2, 0)
     assert worker.gone()
+
+
+def test_a_drain_amid_accepting(booted, slots):
+    """Connections that are being accepted when the order comes are answered, by this worker or from the queue."""
+    (slot,) = slots(1)
+    worker = booted.serving([slot])
+    warm = Client(slot.getsockname())
+    warm.get()
+    # Stopped, so that it finds the connections and the order in one turn of its loop.
+    signal_pidfd(worker.pidfd, signal.SIGSTOP)
+    clients = [Client(slot.getsockname()) for _ in range(50)]
+    for client in clients:
+        client.ask("/pid")
+    worker.drain(linger=1)
+    signal_pidfd(worker.pidfd, signal.SIGCONT)
+    worker.peer.expect("draining")
+    successor = booted.serving([slot])
+    answers = {client.read()[2] for client in clients}
+    assert answers <= {f"{worker.pid}\n", f"{successor.pid}\n"}
+    for client in (warm, *clients):
+        client.close()
+    assert worker.peer.expect("drained")["cut"] == 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+from pathlib import Path
 
-from harness import Client, signal_pidfd
+from harness import Client, Peer, Worker, signal_pidfd
 
 
 def test_a_worker_accepts_only_when_told_to_serve(start, slots):
@@ -191,3 +193,72 @@ def test_a_drain_before_serve(start, slots):
     worker.go()
     worker.drain(linger=5)
     assert worker.drained()["requests"] == 0
+
+
+def test_a_worker_has_its_own_descriptors_only(start, slots):
+    """Orders that came together: no worker holds a listener, a channel or a pidfd that is another's."""
+    master = start()
+    master.up()
+    made = slots(6)
+    before = master.fork([made[5]])  # so that the zygote holds a pidfd
+    ends = [(socket.socketpair(), os.pipe()) for _ in range(5)]
+    signal_pid = os.pidfd_open(master.process.pid)
+    signal_pidfd(signal_pid, signal.SIGSTOP)  # all the orders are in the socket when it looks
+    for number, ((_, theirs), (_, writer)) in enumerate(ends):
+        order = {"op": "fork", "worker": 100 + number, "slot": number, "slots": 5, "listeners": ["tcp"]}
+        master.peer.send(order, [theirs.fileno(), writer, made[number].fileno()])
+    signal_pidfd(signal_pid, signal.SIGCONT)
+    os.close(signal_pid)
+    for (ours, theirs), (reader, writer) in ends:
+        theirs.close()
+        os.close(writer)
+        message, fds = master.peer.next()
+        assert message["event"] == "forked"
+        worker = Worker(message["worker"], 0, Peer(ours), reader)
+        worker.pid, worker.pidfd = message["pid"], fds[0]
+        master.workers.append(worker)
+    inodes = {os.fstat(sock.fileno()).st_ino for sock in made}
+    for number, worker in enumerate(master.workers[1:]):
+        worker.go()
+        links = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{worker.pid}/fd")]
+        theirs = {inode for inode in inodes if f"socket:[{inode}]" in links}
+        assert theirs == {os.fstat(made[number].fileno()).st_ino}
+        assert not [link for link in links if "pidfd" in link]
+    assert before.peer.wire.sock.fileno() >= 0
+
+
+def test_what_a_worker_is_to_others(start, slots):
+    """Seen with ps: which worker it is; easier to kill than its zygote; out of the reach of the terminal's Ctrl-C."""
+    master = start()
+    master.up()
+    worker = master.fork(slots(1), slot=2)
+    worker.go()
+
+    def read(pid: int, name: str) -> str:
+        return Path(f"/proc/{pid}/{name}").read_text().rstrip("\0\n")
+
+    assert read(worker.pid, "cmdline").startswith("clusterd: hello worker 1 slot 2")
+    assert read(worker.pid, "comm") == "worker-1"
+    assert read(master.process.pid, "cmdline").startswith("clusterd: hello zygote 3")
+    assert (read(worker.pid, "oom_score_adj"), read(master.process.pid, "oom_score_adj")) == ("200", "100")
+    assert os.getpgid(worker.pid) == worker.pid != os.getpgid(master.process.pid) == master.process.pid
+    assert os.readlink(f"/proc/{worker.pid}/fd/0") == "/dev/null"
+
+
+def test_an_application_knows_its_worker(start, application, slots):
+    """`from clusterd import worker` works in an application, whose own modules come first."""
+    (application / "mine.py").write_text(
+        "import sys, os, hello\nfrom clusterd import worker as w\n"
+        "imported = (w.id, w.app, sys.path[0], sys.argv, 'LISTEN_FDS' in os.environ)\n"
+        "async def app(scope, receive, send):\n"
+        "    await hello.respond(send, 200, repr((imported, w.id, w.slot, w.slots, w.generation, w.app)))\n"
+    )
+    (application / "worker.py").write_text("raise RuntimeError('not this one')\n")
+    master = start(env={"LISTEN_FDS": "3"})
+    master.up(app="mine:app")
+    (slot,) = slots(1)
+    master.serving([slot], slot=3)
+    client = Client(slot.getsockname())
+    imported = (None, "hello", str(application), [""], False)
+    assert client.get()[2] == repr((imported, 1, 3, 4, 3, "hello"))
+    client.close()
