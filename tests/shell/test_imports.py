@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.shell.conftest import Spawn, line
 
-HEAVY = ("asyncio", "click", "rich", "logging", "subprocess", "systemd.journal", "sdnotify", "ipaddress")
+HEAVY = ("asyncio", "click", "rich", "logging", "subprocess", "systemd.journal", "sdnotify")
 
 
 def test_light(python: Spawn) -> None:
