@@ -21,9 +21,10 @@ LAYERS: dict[str, frozenset[str]] = {
     "generator": frozenset({"config"}),
     "keeper": frozenset({"worker.wire", "shell"}),
     "usher": frozenset({"worker.wire", "shell"}),
+    "drain": frozenset({"worker.wire", "shell", "config"}),
     "master": frozenset({"core", "balance", "config", "shell", "worker.wire", "keeper", "usher"}),
     "cli": frozenset({"config", "shell", "worker.wire", "master"}),
-    "__main__": frozenset({"cli", "master", "keeper", "usher"}),
+    "__main__": frozenset({"cli", "master", "keeper", "usher", "drain"}),
     "__init__": frozenset(),
 }
 """What of clusterd each layer may import besides itself."""

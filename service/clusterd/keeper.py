@@ -274,6 +274,8 @@ class _Keeper:
         match message.get("op"):
             case "bye":
                 master.bye = int(message.get("status", 0))
+                # From here on systemd is to look at us, its own child: our exit status is the service's.
+                self.notifier.main_pid(os.getpid())
                 master.kill_at = time.monotonic() + GRACE
             case "ready":
                 self.ready = True

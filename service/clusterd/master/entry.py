@@ -23,6 +23,7 @@ from clusterd.config.settings import Settings
 from clusterd.master.context import Context
 from clusterd.master.keeping import Keeping
 from clusterd.master.loop import WANTED_SIGNALS, Master, drive
+from clusterd.master.performing import START_FAILED
 from clusterd.master.program import program
 from clusterd.master.releases import Release, application_environment
 from clusterd.shell import listeners
@@ -45,8 +46,10 @@ def start(name: str) -> int:
         print(f"clusterd: '{name}' is no name of an application: expected {NAME}", file=sys.stderr)
         return 2
     runtime = Path(os.environ.get("RUNTIME_DIRECTORY", f"/run/clusterd/{name}").partition(":")[0])
+    given = listeners.given()
+    failed = [fd for fd, known in given.items() if known == START_FAILED]
     try:
-        slots = listeners.from_systemd()
+        slots = listeners.from_fds({fd: known for fd, known in given.items() if fd not in failed})
     except listeners.ListenError as e:
         Notifier().status(str(e))
         print(f"clusterd: {name}: {e}", file=sys.stderr)
@@ -56,6 +59,8 @@ def start(name: str) -> int:
     for slot, fd in store.items():
         # systemd's own store too: it outlives the drop-in that lists the sockets, should somebody break the file.
         notifier.store(slot, fd)
+    if failed:
+        store[START_FAILED] = failed[-1]
     return keeper.keep(program("master", "--process", name, str(runtime)), store, foreground=False, app=name)
 
 

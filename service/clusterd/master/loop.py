@@ -107,13 +107,13 @@ class Master:
             self.context.journal.record(messages.PORT_SHARED, line)
 
     def _start(self) -> None:
-        failed = self.context.runtime / START_FAILED
-        strict = not failed.exists()
-        self.cluster = Cluster(strict=strict)
-        if not strict:
-            reason = failed.read_text(encoding="utf-8").strip()
+        failed = self.context.keeping.fds.get(START_FAILED)
+        self.cluster = Cluster(strict=failed is None)
+        if failed is not None:
+            reason = os.pread(failed, 4096, 0).decode(errors="replace")
             # systemd has been told the truth once (the failed start); from here on the service stays and heals.
             self.context.notifier.ready(f"the start failed: {reason}; trying again")
+            self.context.keeping.ready()
         release = self.first or Release(None, dict(self.environment))
         self.releases[self.cluster.next_generation] = release
         self.context.events.append(Asked(Kind.START, policy(release.settings, self.context.slots.total)))

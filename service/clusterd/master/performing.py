@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from clusterd.balance.program import program as steering
 from clusterd.config.environment import EnvironmentFileError
 from clusterd.config.load import Invalid, load_among, surroundings
@@ -36,7 +38,11 @@ from clusterd.shell import messages
 from clusterd.shell.reuseport import attach, grouped
 
 START_FAILED = "failed"
-"""The file in the runtime directory that says a start has failed: the next one stays up and heals."""
+"""In systemd's fd store: a memfd with the reason of a start that failed; the next start stays up and heals.
+
+There and not in a file, because systemd keeps the store exactly as long as wanted: over an automatic restart, not over
+a stop. (A runtime directory that is kept as long is put where a dynamic user's clients cannot reach it.)
+"""
 
 
 class Performer:
@@ -82,6 +88,8 @@ class Performer:
                 self._tell(action, cluster)
             case Exit(status):
                 self.ushering.stop()
+                if status == 0:
+                    self._forgive()
                 self.exit_status = status
 
     def _boot(self, generation: int) -> None:
@@ -129,17 +137,24 @@ class Performer:
     def _finish(self, finish: Finish, cluster: Cluster) -> None:
         receipt = self.telling.finish(finish, cluster)
         self.requests.finish(finish, receipt, self._detail(finish.generation))
-        failed = self.context.runtime / START_FAILED
         if finish.outcome is Outcome.DONE:
             if finish.kind is Kind.START:
-                failed.unlink(missing_ok=True)
+                self._forgive()
                 self.context.keeping.ready()
             if finish.kind is not Kind.TRY:
                 self.context.notifier.ready(summary(cluster))
         elif finish.kind is Kind.START and finish.outcome is Outcome.REFUSED and cluster.stopping:
-            failed.write_text(finish.reason + "\n", encoding="utf-8")
+            fd = os.memfd_create(START_FAILED)
+            os.write(fd, finish.reason.encode(errors="replace")[:4096])
+            self.context.notifier.store(START_FAILED, fd)
+            os.close(fd)
         elif finish.kind in (Kind.RELOAD, Kind.ROLLBACK):
             self.context.notifier.ready(summary(cluster))
+
+    def _forgive(self) -> None:
+        if START_FAILED in self.context.keeping.fds:
+            self.context.notifier.unstore(START_FAILED)
+            self.context.keeping.drop(START_FAILED)
 
     def _detail(self, generation: int) -> str:
         """The traceback that goes with a failure, if there is one."""
@@ -155,6 +170,8 @@ class Performer:
             traceback = self.workers.last_words.pop(tell.worker, "")
         slot = body.slot if body is not None else None
         self.telling.tell(tell, cluster, slot, traceback)
+        if tell.what is What.RECOVERED:
+            self._forgive()
         if tell.what is What.GENERATION_GONE and tell.generation is not None:
             self.releases.pop(tell.generation, None)
             self.telling.all_drained()

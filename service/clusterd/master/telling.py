@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 
 from clusterd.core.actions import Finish, Outcome, Tell, What
@@ -227,8 +226,8 @@ def summary(cluster: Cluster) -> str:
         text = f"{_doing(r.kind)}: {progress(cluster)['text']}"
         return text if serving == 0 else f"{text} ({serving} serving)"
     if cluster.problem:
-        waiting = min((f.until for f in cluster.failures.values()), default=None)
-        again = f"; next attempt in {max(0.0, waiting - time.monotonic()):.1f} s" if waiting is not None else ""
+        tries = max((f.count for f in cluster.failures.values()), default=0)
+        again = f" ({tries} times in a row; trying again with back-off)" if tries else ""
         return f"{serving}/{policy.workers} workers: {cluster.problem}{again}"
     draining = sum(w.phase is Phase.DRAINING for w in cluster.workers.values())
     text = f"{serving}/{policy.workers} workers, generation {cluster.current}"

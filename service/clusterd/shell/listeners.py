@@ -121,11 +121,16 @@ class Slots:
                     os.unlink(group.path)
 
 
-def from_systemd(*, unset_environment: bool = True) -> Slots:
-    """What this process was given in LISTEN_FDS. Raises ListenError when that is nothing, or not listening sockets."""
+def given(*, unset_environment: bool = True) -> dict[int, str]:
+    """{fd: name} of what this process was given in LISTEN_FDS: the unit's sockets, and what is in its fd store."""
     from systemd import daemon
 
-    return from_fds(daemon.listen_fds_with_names(unset_environment))
+    return dict(daemon.listen_fds_with_names(unset_environment))
+
+
+def from_systemd(*, unset_environment: bool = True) -> Slots:
+    """The sockets of LISTEN_FDS. Raises ListenError when there is none."""
+    return from_fds(given(unset_environment=unset_environment))
 
 
 def from_fds(given: Mapping[int, str]) -> Slots:
