@@ -11,16 +11,18 @@ import signal
 import time
 from collections.abc import Generator, Sequence
 
+from clusterd.config.load import Invalid
+from clusterd.config.settings import Settings
 from clusterd.core import codec, machine
 from clusterd.core.actions import Action, Tell
 from clusterd.core.events import Adopted, Asked, Event, Passed, StopAsked, WorkerGone, ZygoteGone
 from clusterd.core.lifecycle import IllegalMove
-from clusterd.core.model import Cluster, Kind
+from clusterd.core.model import Cluster, Kind, Phase
 from clusterd.master.context import Context, Key
 from clusterd.master.performing import START_FAILED, Performer
 from clusterd.master.releases import Release, application_environment, policy
 from clusterd.master.requests import Requests
-from clusterd.master.telling import Telling, summary
+from clusterd.master.telling import Telling
 from clusterd.master.ushering import Ushering
 from clusterd.master.workers import Workers
 from clusterd.shell import messages, poll
@@ -114,9 +116,16 @@ class Master:
             # systemd has been told the truth once (the failed start); from here on the service stays and heals.
             self.context.notifier.ready(f"the start failed: {reason}; trying again")
             self.context.keeping.ready()
-        release = self.first or Release(None, dict(self.environment))
+        release = self.first or Release(self._settings(), dict(self.environment))
         self.releases[self.cluster.next_generation] = release
         self.context.events.append(Asked(Kind.START, policy(release.settings, self.context.slots.total)))
+
+    def _settings(self) -> Settings | None:
+        """Those of the file; None when they are invalid, which is told when the boot reads them again."""
+        try:
+            return self.performer.load()
+        except Invalid:
+            return None
 
     def _take_over(self, saved: dict[str, object]) -> None:
         self.cluster = codec.from_json(saved["cluster"])  # type: ignore[arg-type]  # our own JSON
@@ -135,7 +144,7 @@ class Master:
                 self.context.events.append(ZygoteGone(generation, "it was never started: the master died"))
 
     def _end(self, status: int) -> int:
-        self.context.notifier.stopping(summary(self.cluster))
+        self.context.notifier.stopping(self.telling.line(self.cluster))
         self.requests.close()
         self.context.keeping.bye(status)
         return status
@@ -157,6 +166,8 @@ class Master:
         # Asked once a round and remembered: what is past is no deadline to the core, which has dealt with it.
         self._core_due = machine.deadline(self.cluster, self._stepped)
         self.telling.observe(self.cluster, time.monotonic())
+        if not any(w.phase is Phase.DRAINING for w in self.cluster.workers.values()):
+            self.telling.all_drained()
         self.telling.status(self.cluster)
         self.requests.progress(self.cluster)
 

@@ -31,7 +31,7 @@ from clusterd.core.model import Cluster, Kind
 from clusterd.master.context import Context
 from clusterd.master.releases import Release
 from clusterd.master.requests import Requests
-from clusterd.master.telling import Telling, summary
+from clusterd.master.telling import Telling
 from clusterd.master.ushering import Ushering
 from clusterd.master.workers import Workers
 from clusterd.shell import messages
@@ -79,7 +79,7 @@ class Performer:
             case Kill(worker):
                 self.workers.kill(worker)
             case Steer(slots):
-                self._steer(slots)
+                self._steer(slots, cluster)
             case Usher(mode, slots):
                 self.ushering.order(mode, slots)
             case Finish():
@@ -119,8 +119,8 @@ class Performer:
         assert known, "without a file there are settings from the start"
         return known[-1]
 
-    def _steer(self, slots: tuple[int, ...]) -> None:
-        release = self.releases.get(max(self.releases, default=0))
+    def _steer(self, slots: tuple[int, ...], cluster: Cluster) -> None:
+        release = self.releases.get(cluster.current) if cluster.current is not None else None
         mode = release.settings.balance if release is not None and release.settings is not None else "random"
         for group in self.context.slots.groups:
             if group.kind != "tcp" or not grouped(group.fds[0]):
@@ -142,14 +142,15 @@ class Performer:
                 self._forgive()
                 self.context.keeping.ready()
             if finish.kind is not Kind.TRY:
-                self.context.notifier.ready(summary(cluster))
+                self._steer(cluster.steered, cluster)  # by the new generation's `balance`
+                self.context.notifier.ready(self.telling.line(cluster))
         elif finish.kind is Kind.START and finish.outcome is Outcome.REFUSED and cluster.stopping:
             fd = os.memfd_create(START_FAILED)
             os.write(fd, finish.reason.encode(errors="replace")[:4096])
             self.context.notifier.store(START_FAILED, fd)
             os.close(fd)
         elif finish.kind in (Kind.RELOAD, Kind.ROLLBACK):
-            self.context.notifier.ready(summary(cluster))
+            self.context.notifier.ready(self.telling.line(cluster))
 
     def _forgive(self) -> None:
         if START_FAILED in self.context.keeping.fds:
@@ -174,5 +175,4 @@ class Performer:
             self._forgive()
         if tell.what is What.GENERATION_GONE and tell.generation is not None:
             self.releases.pop(tell.generation, None)
-            self.telling.all_drained()
 

@@ -149,6 +149,7 @@ class Requests:
 
     def _refuse(self, call: Call | None, error: str, text: str, **parameters: Any) -> None:
         self.master.context.journal.record(messages.RELOAD_REFUSED, f"refused, nothing changed: {text}")
+        self.master.telling.note = f"reload refused: {text}"
         if call is not None:
             call.error(error, **parameters)
 

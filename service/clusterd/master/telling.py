@@ -75,8 +75,11 @@ class Telling:
         self.receipts: dict[int, Receipt] = {}
         """By number; the last ten."""
         self._gaps: dict[int, float] = {}
+        """Slots that get connections and have nobody who accepts, since when."""
         self._longest_gap = 0.0
         self._last_status = ""
+        self.note = ""
+        """What the status line says besides: why the last change was refused or returned."""
 
     def tell(self, tell: Tell, cluster: Cluster, slot: int | None, traceback: str = "") -> None:
         """One journal record."""
@@ -97,6 +100,9 @@ class Telling:
             finish.reason or None, gap=round(self._longest_gap, 4),
         ).write()  # fmt: skip
         self.receipts[finish.number] = receipt
+        if finish.kind is not Kind.TRY:
+            bad = finish.outcome in (Outcome.REFUSED, Outcome.RETURNED) and finish.kind is not Kind.START
+            self.note = f"{finish.kind} {receipt.text}" if bad else ""
         while len(self.receipts) > 10:
             del self.receipts[min(self.receipts)]
         self._longest_gap = 0.0
@@ -132,10 +138,14 @@ class Telling:
 
     def status(self, cluster: Cluster) -> None:
         """The line of `systemctl status`, when it has changed."""
-        text = summary(cluster)
+        text = self.line(cluster)
         if text != self._last_status:
             self._last_status = text
             self.context.notifier.status(text)
+
+    def line(self, cluster: Cluster) -> str:
+        """The line of `systemctl status`: what is, and why the last change did not come to be."""
+        return summary(cluster) + (f"; {self.note}" if self.note else "")
 
     def last(self) -> Receipt | None:
         return self.receipts[max(self.receipts)] if self.receipts else None

@@ -17,7 +17,7 @@ from clusterd.master.releases import Release
 from clusterd.master.zygotes import Zygotes
 from clusterd.shell import pidfd, poll
 from clusterd.shell.notified import Notified
-from clusterd.worker.wire import Message, Wire, WireError
+from clusterd.worker.wire import Closed, Message, Wire, WireError
 
 STATUS_GRACE = 0.1
 """Seconds to wait for whoever reaps a dead worker to say its status, before its death is told without one."""
@@ -187,8 +187,14 @@ class Workers:
                 for fd in fds:
                     os.close(fd)
                 self._heard(body, message)
-        except WireError:
+        except Closed:
             self.context.poll.unregister(body.wire.fileno())  # its death is told by the pidfd
+        except WireError as e:
+            # Half a message went to a master that died, or it is broken: a worker that cannot be told to drain is replaced.
+            self.context.poll.unregister(body.wire.fileno())
+            self.context.events.append(WorkerFailed(worker, f"its channel: {e}"))
+            if body.pidfd is not None:
+                pidfd.send(body.pidfd, signal.SIGKILL)
 
     def on_notify(self, worker: int) -> None:
         """sd_notify messages of a `command` worker: looked at, acted upon, and only then taken away."""
