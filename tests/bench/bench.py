@@ -86,7 +86,8 @@ def heading(rounds: int, sizes: legs.Sizes, cores: int, load_before: float) -> l
     versions = ", ".join(f"{name} {version}" for name, version in servers.versions().items())
     return [
         f"{datetime.date.today().isoformat()}; {cores} cores ({cpu_model()}), Linux {platform.release()}; "
-        f"load average {load_before:.1f} before the run; medians of {rounds} interleaved rounds.",
+        f"load average {load_before:.1f} before the run; medians of {rounds} interleaved rounds"
+        + (", short legs (--quick)." if sizes is legs.QUICK else "."),
         f"{versions}.",
     ]
 
