@@ -115,6 +115,11 @@ def test_load_that_ends_early_proves_nothing(bare_machine: Container) -> None:
         bare_machine.run(["sleep", "0.2"])
 
 
+def test_lasts(bare_machine: Container) -> None:
+    """A machine bears as many daemon-reloads as a session of tests makes: nothing it tells of them piles up unread."""
+    bare_machine.sh("for i in $(seq 30); do systemctl daemon-reload; done", timeout=120)
+
+
 def test_poweroff(bare_machine: Container) -> None:
     """A machine shuts down in order when asked."""
     bare_machine.poweroff()

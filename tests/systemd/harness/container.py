@@ -230,11 +230,13 @@ def boot(release: images.Release, debs: Sequence[Path] = ()) -> Iterator[Contain
         if debs:
             _install(guard, root, debs)
         log = stack.enter_context(tempfile.TemporaryFile())
-        notify = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-        notify.bind(f"\0clusterd-test-{name}")
-        nspawn = _nspawn(name, guard, root, places, log)
-        stack.callback(_end, nspawn)
-        leader = _leader(name, nspawn, notify, log)
+        # Closed when the machine is up: every daemon-reload in there sends another READY=1, and with nobody who reads
+        # them the queue fills, nspawn blocks in its sendmsg(), and then the machine's PID 1 in its own.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(f"\0clusterd-test-{name}")
+            nspawn = _nspawn(name, guard, root, places, log)
+            stack.callback(_end, nspawn)
+            leader = _leader(name, nspawn, notify, log)
         container = Container(name, release, leader, guard, nspawn)
         container.systemctl("is-system-running", "--wait", check=False, timeout=BOOT_SECONDS)
         container.run(["ip", "link", "set", "lo", "up"])
