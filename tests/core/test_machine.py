@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from clusterd.core.actions import Outcome
-from clusterd.core.events import Asked, StopAsked, TwinGone, WorkerDraining, WorkerFailed, ZygoteGone, ZygoteUp
-from clusterd.core.model import Boot, Cluster, Kind, Phase, Policy, Twin
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from world import World
+
+from clusterd.core.actions import Outcome
+from clusterd.core.events import Asked, StopAsked, TwinGone, WorkerDraining, WorkerFailed, ZygoteGone, ZygoteUp
+from clusterd.core.model import Boot, Cluster, Kind, Phase, Policy, Twin
 
 POLICIES = {
     "all": Policy(workers=3, slots=8),
@@ -81,7 +82,7 @@ def test_reload_changes_the_number_of_workers(before: int, after: int, surge: in
 
 
 def test_nothing_serves_before_all_are_ready() -> None:
-    """surge = all: until every new worker is ready and has soaked, not one of them serves and not one old one drains."""
+    """surge = all: until every new worker is ready and has soaked, no new one serves and no old one drains."""
     world = started(POLICIES["all"])
     world.event(Asked(Kind.RELOAD, POLICIES["all"]))
     while world.pending:
@@ -106,7 +107,7 @@ def test_surge_bounds_the_extra_workers() -> None:
 @pytest.mark.parametrize("how", ["broken", "unbootable"])
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
 def test_broken_code_is_refused(policy: Policy, how: str) -> None:
-    """Code that cannot be imported, or whose workers die, is refused: the same old workers serve, and new deaths heal."""
+    """Code that cannot be imported, or whose workers die, is refused: the old workers serve, and new deaths heal."""
     world = started(policy)
     old = set(world.cluster.workers)
     setattr(world, how, frozenset({2}))
@@ -366,7 +367,8 @@ class Anything(RuleBasedStateMachine):
             event = self.world.pending[index % len(self.world.pending)]
             who = (getattr(event, "worker", None), getattr(event, "generation", None))
             first = next(
-                i for i, e in enumerate(self.world.pending)
+                i
+                for i, e in enumerate(self.world.pending)
                 if (getattr(e, "worker", None), getattr(e, "generation", None)) == who
             )
             self.world.deliver(first)

@@ -142,4 +142,6 @@ class World:
                 if not after.accepting:
                     continue  # it left by itself
                 wanted = self.cluster.wanted(w.seat)
-                assert wanted is None or next(self.cluster.accepting(w.seat), None), f"seat {w.seat} loses its only worker"
+                assert wanted is None or next(self.cluster.accepting(w.seat), None), (
+                    f"seat {w.seat} loses its only worker"
+                )

@@ -142,5 +142,17 @@ class Exit:
 
 
 Action = (
-    BootZygote | EndGeneration | MakeTwin | PromoteTwin | Fork | Serve | Drain | Kill | Steer | Usher | Finish | Tell | Exit
-)  # fmt: skip
+    BootZygote
+    | EndGeneration
+    | MakeTwin
+    | PromoteTwin
+    | Fork
+    | Serve
+    | Drain
+    | Kill
+    | Steer
+    | Usher
+    | Finish
+    | Tell
+    | Exit
+)

@@ -1,7 +1,7 @@
 """How long a seat waits before it is tried again.
 
-Consecutive deaths before READY, or soon after it, count; a worker that lived clears the count. The delay grows 1.5 times
-per failure, so that a broken deploy does not spin and a repaired one is back soon; the cap is the operator's.
+Consecutive deaths before READY, or soon after it, count; a worker that lived clears the count. The delay grows by half
+with each, so that a broken deploy does not spin and a repaired one is back soon; the cap is the operator's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from clusterd.core.model import Failures, Policy
 
 GROWTH = 1.5
 MIN_LIFE = 1.0
-"""Seconds after READY from which a death is bad luck and not a failure to start (PM2's min_uptime has the same default)."""
+"""Seconds after READY from which a death is bad luck and not a failure to start (PM2's min_uptime is as long)."""
 
 
 def after_failure(failures: Failures | None, policy: Policy, now: float, salt: int) -> Failures:

@@ -20,7 +20,7 @@ from clusterd.core.model import (
     Twin,
     Watch,
     Worker,
-)  # fmt: skip
+)
 
 
 def to_json(cluster: Cluster) -> dict[str, Any]:
@@ -34,16 +34,18 @@ def to_json(cluster: Cluster) -> dict[str, Any]:
 def from_json(value: Mapping[str, Any]) -> Cluster:
     """The inverse of `to_json`. Raises KeyError, TypeError or ValueError on anything else."""
     mode, slots = value["ushered"]
-    return Cluster(**{
-        **value,
-        "generations": {int(k): _generation(g) for k, g in value["generations"].items()},
-        "workers": {int(k): Worker(**{**w, "phase": Phase(w["phase"])}) for k, w in value["workers"].items()},
-        "failures": {int(k): Failures(**f) for k, f in value["failures"].items()},
-        "rollout": _rollout(value["rollout"]) if value["rollout"] else None,
-        "watch": Watch(**{**value["watch"], "kind": Kind(value["watch"]["kind"])}) if value["watch"] else None,
-        "steered": tuple(value["steered"]),
-        "ushered": (Mode(mode), tuple(slots)),
-    })  # fmt: skip
+    return Cluster(
+        **{
+            **value,
+            "generations": {int(k): _generation(g) for k, g in value["generations"].items()},
+            "workers": {int(k): Worker(**{**w, "phase": Phase(w["phase"])}) for k, w in value["workers"].items()},
+            "failures": {int(k): Failures(**f) for k, f in value["failures"].items()},
+            "rollout": _rollout(value["rollout"]) if value["rollout"] else None,
+            "watch": Watch(**{**value["watch"], "kind": Kind(value["watch"]["kind"])}) if value["watch"] else None,
+            "steered": tuple(value["steered"]),
+            "ushered": (Mode(mode), tuple(slots)),
+        }
+    )
 
 
 def _generation(g: Mapping[str, Any]) -> Generation:

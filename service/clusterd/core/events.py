@@ -9,7 +9,7 @@ from clusterd.core.model import Kind, Policy
 
 @dataclass(frozen=True)
 class Asked:
-    """A change of generation is asked for: a start, a reload or a try (a new generation), a rollback (the previous one)."""
+    """A change of generation is asked for. A start, reload or try makes a new one, a rollback takes the last."""
 
     kind: Kind
     policy: Policy
@@ -93,6 +93,17 @@ class Passed:
 
 
 Event = (
-    Asked | StopAsked | Adopted | ZygoteUp | ZygoteGone | TwinUp | TwinGone
-    | WorkerReady | WorkerServing | WorkerDraining | WorkerFailed | WorkerGone | Passed
-)  # fmt: skip
+    Asked
+    | StopAsked
+    | Adopted
+    | ZygoteUp
+    | ZygoteGone
+    | TwinUp
+    | TwinGone
+    | WorkerReady
+    | WorkerServing
+    | WorkerDraining
+    | WorkerFailed
+    | WorkerGone
+    | Passed
+)

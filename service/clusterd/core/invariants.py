@@ -1,4 +1,4 @@
-"""What must hold in every state and for every step. Checked after each step, in the product (unless python -O) and in tests."""
+"""What must hold in every state and for every step. Checked after each step, in the product and in tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ def check(c: Cluster) -> None:
         _hold(w.generation in c.generations, f"worker {w.id} has no generation {w.generation}")
         _hold(0 <= w.slot < c.generations[w.generation].policy.slots, f"worker {w.id} in slot {w.slot}")
         _hold(not w.accepting or w.phase in (Phase.SERVING, Phase.DRAINING), f"worker {w.id} accepts while {w.phase}")
-        _hold(w.phase is Phase.STARTING or w.ready_at is not None or w.phase is Phase.DRAINING, f"worker {w.id} never ready")
+        _hold(
+            w.phase is Phase.STARTING or w.ready_at is not None or w.phase is Phase.DRAINING,
+            f"worker {w.id} never ready",
+        )
     filled = Counter((w.seat, w.generation) for w in c.workers.values() if w.alive)
     for (seat, generation), count in filled.items():
         _hold(count == 1, f"{count} workers of generation {generation} in seat {seat}")

@@ -18,7 +18,7 @@ from clusterd.core.actions import (
     Steer,
     Usher,
     What,
-)  # fmt: skip
+)
 from clusterd.core.backoff import MIN_LIFE, after_failure
 from clusterd.core.draft import Draft
 from clusterd.core.events import (
@@ -35,14 +35,25 @@ from clusterd.core.events import (
     WorkerServing,
     ZygoteGone,
     ZygoteUp,
-)  # fmt: skip
+)
 from clusterd.core.lifecycle import IllegalMove
 from clusterd.core.model import Boot, Cluster, Generation, Kind, Phase, Rollout, Stage, Twin, Worker
 
 RULES: tuple[Callable[[Draft], None], ...] = (
-    rules.overdue, rollout.fail, rollout.watch, rules.stop, rules.zygotes, rollout.prepare, rollout.soak, rules.forks,
-    rules.serve, rules.drain, rollout.settle, rollout.returned, rules.forgive,
-)  # fmt: skip
+    rules.overdue,
+    rollout.fail,
+    rollout.watch,
+    rules.stop,
+    rules.zygotes,
+    rollout.prepare,
+    rollout.soak,
+    rules.forks,
+    rules.serve,
+    rules.drain,
+    rollout.settle,
+    rollout.returned,
+    rules.forgive,
+)
 
 MAX_PASSES = 1000
 """A fixed point is reached in a handful of passes; a rule that fights another is a bug to be seen, not a hang."""
@@ -141,7 +152,7 @@ def _asked(d: Draft, asked: Asked) -> None:
     if c.rollout is not None:
         r = c.rollout
         rollout.finish(d, r, Outcome.SUPERSEDED, What.SUPERSEDED, f"superseded by #{number}")
-        # Half a reload that had moved seats: they are left as they are (`Cluster.untouched`) until the new one comes to them.
+        # Seats that half a reload had moved are left alone (`Cluster.untouched`) until the new one comes to them.
     if kind is Kind.ROLLBACK and c.previous is not None:
         target = c.previous
     else:

@@ -1,6 +1,6 @@
 """What the core knows: frozen values, and the questions that can be asked of them.
 
-All times are monotonic seconds. Maps are plain dicts that nobody changes: a change makes a new one (`with_worker`, ...).
+All times are monotonic seconds. Maps are plain dicts that nobody changes: a change makes a new one (`with_worker`).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Policy:
     delay: float = 0.1
     max_delay: float = 30.0
     fresh_slots: bool = False
-    """A successor takes a slot of its own where one is free: for programs that accept as soon as they run (`command`)."""
+    """A successor takes a slot of its own where one is free: for programs that accept as soon as they run."""
 
 
 @dataclass(frozen=True)
@@ -227,21 +227,25 @@ class Cluster:
 
     def filled(self, seat: int, generation: int) -> Worker | None:
         """The worker of `generation` in `seat` that is not on its way out."""
-        return next((w for w in self.workers.values() if w.seat == seat and w.generation == generation and w.alive), None)
+        return next(
+            (w for w in self.workers.values() if w.seat == seat and w.generation == generation and w.alive), None
+        )
 
     def accepting(self, seat: int | None = None, generation: int | None = None) -> Iterator[Worker]:
         """Workers that are to serve and do accept, of one seat and one generation if given."""
         for w in self.workers.values():
-            if w.phase is Phase.SERVING and w.accepting and seat in (None, w.seat) and generation in (None, w.generation):
+            if (
+                w.phase is Phase.SERVING
+                and w.accepting
+                and seat in (None, w.seat)
+                and generation in (None, w.generation)
+            ):
                 yield w
 
     @property
     def unsettled(self) -> list[int]:
         """Wanted seats that nobody of the wanted generation serves."""
-        return [
-            s for s in self.seats
-            if (g := self.wanted(s)) is not None and next(self.accepting(s, g), None) is None
-        ]  # fmt: skip
+        return [s for s in self.seats if (g := self.wanted(s)) is not None and next(self.accepting(s, g), None) is None]
 
     # -- changes --
 

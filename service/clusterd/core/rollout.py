@@ -141,9 +141,16 @@ def watch(d: Draft) -> None:
         reason = c.problem or "its workers keep dying"
         d.tell(What.RETURNING, reason, generation=c.current, number=c.watch.number)
         r = Rollout(
-            c.watch.number, c.watch.kind, c.current, previous.number, since=d.now, begun=d.now,
-            stage=Stage.RETURNING, failure=reason, returned=True,
-        )  # fmt: skip
+            c.watch.number,
+            c.watch.kind,
+            c.current,
+            previous.number,
+            since=d.now,
+            begun=d.now,
+            stage=Stage.RETURNING,
+            failure=reason,
+            returned=True,
+        )
         d.cluster = replace(
             d.cluster, rollout=r, watch=None, current=previous.number, previous=None, failures={}, problem=""
         )

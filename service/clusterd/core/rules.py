@@ -188,7 +188,7 @@ def drain(d: Draft) -> None:
 
 
 def forgive(d: Draft) -> None:
-    """A worker that lives clears its seat's failures, a zygote that is up the boot's; with none left nothing is wrong."""
+    """A worker that lives clears its seat's failures, a zygote that is up the boot's; with none left all is well."""
     c = d.cluster
     for seat in c.failures:
         if seat == BOOT:

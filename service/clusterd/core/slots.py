@@ -44,10 +44,14 @@ def usher(cluster: Cluster) -> tuple[Mode, tuple[int, ...]]:
 def _soon(cluster: Cluster) -> set[int]:
     """Slots whose worker is about to serve: started or committed, or about to be forked without a delay."""
     soon = {
-        w.slot for w in cluster.workers.values()
-        if w.alive and w.phase is not Phase.SERVING and cluster.wanted(w.seat) == w.generation
-        or w.alive and w.phase is Phase.SERVING
-    }  # fmt: skip
+        w.slot
+        for w in cluster.workers.values()
+        if w.alive
+        and w.phase is not Phase.SERVING
+        and cluster.wanted(w.seat) == w.generation
+        or w.alive
+        and w.phase is Phase.SERVING
+    }
     for seat in cluster.seats:
         number = cluster.wanted(seat)
         if number is None or cluster.filled(seat, number) or seat in cluster.failures or BOOT in cluster.failures:

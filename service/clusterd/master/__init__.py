@@ -1,4 +1,4 @@
-"""The master: what the core decides, carried out. `start` is the unit's program, `run` the foreground's, `main` a master."""
+"""The master: what the core decides, carried out. `start` is for the unit, `run` for a terminal, `main` a master."""
 
 from __future__ import annotations
 

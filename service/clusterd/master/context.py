@@ -16,7 +16,7 @@ from clusterd.shell.notify import Notifier
 from clusterd.shell.poll import Poll
 
 Key = tuple[str, int] | Control | Client
-"""What is ready: a kind of descriptor, and the worker or generation it belongs to; or who listens for clients, or one."""
+"""What is ready: a kind of descriptor and the worker or generation it is of; or the control socket, or a client."""
 
 
 @dataclass(frozen=True)

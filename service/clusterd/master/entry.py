@@ -1,4 +1,4 @@
-"""How a master comes to be: a keeper is started by systemd or by `clusterd run`, and starts `clusterd master --process`."""
+"""How a master comes to be: systemd or `clusterd run` starts a keeper, which starts `clusterd master --process`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from clusterd.master.keeping import Keeping
 from clusterd.master.loop import WANTED_SIGNALS, Master, drive
 from clusterd.master.performing import START_FAILED
 from clusterd.master.program import program
-from clusterd.master.releases import Release, application_environment
+from clusterd.master.releases import Source, application_environment
 from clusterd.shell import listeners
 from clusterd.shell.cgroup import Cgroups
 from clusterd.shell.journal import Journal
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return _main(arguments)
     except Exception:
-        # Not Python's 1, which is what a failed reload exits with: the unit must take a crash for harmless and not that.
+        # Not Python's 1, which is how a failed reload exits: the unit must take a crash for harmless, and not that.
         traceback.print_exc()
         return CRASHED
 
@@ -120,15 +120,19 @@ def _main(arguments: Sequence[str]) -> int:
         slots=listeners.from_store(keeping.fds),
         library=_copy_library(runtime),
     )
-    first, file = _first(runtime) if foreground else (None, f"{DIRECTORY}/{name}.toml")
-    master = Master(context, file, signals, program("master", *arguments), first)
+    if foreground:
+        source, environment = _given(runtime)
+    else:
+        source, environment = Source(f"{DIRECTORY}/{name}.toml"), application_environment(os.environ)
+    master = Master(context, source, environment, signals, program("master", *arguments))
     return drive(master.loop(), context.poll)
 
 
-def _first(runtime: Path) -> tuple[Release, str | None]:
+def _given(runtime: Path) -> tuple[Source, dict[str, str]]:
+    """What `run` wrote down."""
     saved = json.loads((runtime / RUN).read_text(encoding="utf-8"))
     settings = from_json(saved["settings"])
-    return Release(settings, saved["environment"]), settings.file
+    return Source(settings.file, settings), saved["environment"]
 
 
 def _copy_library(runtime: Path) -> Path:

@@ -1,7 +1,7 @@
 """The master: what happens in, actions out, one place that waits.
 
-Order is everything in `advance`: the core decides, the decision is written down, then it is carried out. A master killed
-anywhere in between leaves a successor that reads the decision and carries it out again; every action may be repeated.
+Order is everything in `advance`: the core decides, the decision is written down, then it is carried out. A master that
+is killed in between leaves a successor that reads the decision and carries it out again: every action may be repeated.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from collections.abc import Generator, Sequence
 
 from clusterd.config.load import Invalid
 from clusterd.config.settings import Settings
-from clusterd.core import codec, machine
+from clusterd.core import machine
 from clusterd.core.actions import Action, Tell
 from clusterd.core.events import Adopted, Asked, Event, Passed, StopAsked, WorkerGone, ZygoteGone
 from clusterd.core.lifecycle import IllegalMove
 from clusterd.core.model import Cluster, Kind, Phase
 from clusterd.master.context import Context, Key
+from clusterd.master.ledger import Ledger
 from clusterd.master.performing import START_FAILED, Performer
-from clusterd.master.releases import Release, application_environment, policy
+from clusterd.master.releases import Release, Source, policy
 from clusterd.master.requests import Requests
+from clusterd.master.status import Status
 from clusterd.master.telling import Telling
 from clusterd.master.ushering import Ushering
 from clusterd.master.workers import Workers
@@ -52,25 +54,24 @@ def drive(loop: Loop, wait: poll.Poll[Key]) -> int:
 
 class Master:
     def __init__(
-        self, context: Context, file: str | None, signals: Signals, launch: Sequence[str], first: Release | None = None
+        self, context: Context, source: Source, environment: dict[str, str], signals: Signals, launch: Sequence[str]
     ) -> None:
-        """`file`: the TOML file, or None for `clusterd run APP`, whose `first` release is given. `launch` started us."""
+        """`environment` is what the application is given; `launch` is the command that started us."""
         self.context = context
-        self.file = file
-        self.launch = launch
-        self.cluster = Cluster()
+        self.source = source
         self.signals = signals
-        self.releases: dict[int, Release] = {}
-        self.environment = application_environment(os.environ)
-        self.first = first
-        self.telling = Telling(context)
-        self.workers = Workers(context, self.releases)
+        self.launch = launch
+        saved = context.keeping.load()
+        self.first = saved is None
+        self.ledger = Ledger(environment) if saved is None else Ledger.from_json(saved)
+        self.telling = Telling(context, self.ledger)
+        self.workers = Workers(context, self.ledger)
         self.ushering = Ushering(context)
-        self.requests = Requests(self)
+        status = Status(context, self.ledger, self.workers)
+        self.requests = Requests(context, self.ledger, source, self.telling, status, self.advance)
         self.performer = Performer(
-            context, self.releases, file, self.workers, self.ushering, self.telling, self.requests
+            context, self.ledger, source, self.workers, self.ushering, self.telling, self.requests
         )
-        self.born = time.monotonic()
         self._beat_due = 0.0
         self._core_due: float | None = None
         self._stepped = 0.0
@@ -99,52 +100,46 @@ class Master:
     # beginning and end
 
     def _begin(self) -> None:
-        saved = self.context.keeping.load()
-        if saved is None:
+        if self.first:
             self._start()
         else:
-            self._take_over(saved)
-        strangers = self.context.slots.strangers()
-        for line in strangers:
+            self._take_over()
+        for line in self.context.slots.strangers():
             self.context.journal.record(messages.PORT_SHARED, line)
 
     def _start(self) -> None:
         failed = self.context.keeping.fds.get(START_FAILED)
-        self.cluster = Cluster(strict=failed is None)
+        self.ledger.cluster = Cluster(strict=failed is None)
         if failed is not None:
             reason = os.pread(failed, 4096, 0).decode(errors="replace")
             # systemd has been told the truth once (the failed start); from here on the service stays and heals.
             self.context.notifier.ready(f"the start failed: {reason}; trying again")
             self.context.keeping.ready()
-        release = self.first or Release(self._settings(), dict(self.environment))
-        self.releases[self.cluster.next_generation] = release
+        release = Release(self._settings(), dict(self.ledger.environment))
+        self.ledger.releases[self.ledger.cluster.next_generation] = release
         self.context.events.append(Asked(Kind.START, policy(release.settings, self.context.slots.total)))
 
     def _settings(self) -> Settings | None:
         """Those of the file; None when they are invalid, which is told when the boot reads them again."""
         try:
-            return self.performer.load()
+            return self.source.load()
         except Invalid:
             return None
 
-    def _take_over(self, saved: dict[str, object]) -> None:
-        self.cluster = codec.from_json(saved["cluster"])  # type: ignore[arg-type]  # our own JSON
-        self.releases.update({int(k): Release.from_json(v) for k, v in saved["releases"].items()})  # type: ignore[attr-defined]
-        self.telling.from_json(saved["receipts"])  # type: ignore[arg-type]
-        self.environment = saved["environment"]  # type: ignore[assignment]
-        self.workers.adopt(self.cluster)
+    def _take_over(self) -> None:
+        self.workers.adopt()
         self.ushering.adopt()
         self.context.journal.record(
             messages.MASTER_TOOK_OVER,
-            f"master {os.getpid()} took over {len(self.cluster.workers)} workers (start {self.context.keeping.starts})",
+            f"master {os.getpid()} took over {len(self.workers.bodies)} workers (start {self.context.keeping.starts})",
         )
         self.context.events.append(Adopted())
-        for generation, g in self.cluster.generations.items():
+        for generation, g in self.ledger.cluster.generations.items():
             if g.boot == "booting" and generation not in self.workers.zygotes.zygotes:
                 self.context.events.append(ZygoteGone(generation, "it was never started: the master died"))
 
     def _end(self, status: int) -> int:
-        self.context.notifier.stopping(self.telling.line(self.cluster))
+        self.context.notifier.stopping(self.telling.line())
         self.requests.close()
         self.context.keeping.bye(status)
         return status
@@ -164,26 +159,25 @@ class Master:
                 self._report(event.worker)
             self._step(event)
         # Asked once a round and remembered: what is past is no deadline to the core, which has dealt with it.
-        self._core_due = machine.deadline(self.cluster, self._stepped)
-        self.telling.observe(self.cluster, time.monotonic())
-        if not any(w.phase is Phase.DRAINING for w in self.cluster.workers.values()):
-            self.telling.all_drained()
-        self.telling.status(self.cluster)
-        self.requests.progress(self.cluster)
+        self._core_due = machine.deadline(self.ledger.cluster, self._stepped)
+        self.telling.observe(time.monotonic())
+        if not any(w.phase is Phase.DRAINING for w in self.ledger.cluster.workers.values()):
+            self._all_drained()
+        self.telling.status()
+        self.requests.progress()
 
     def _step(self, event: Event) -> None:
-        before = self.cluster
+        before = self.ledger.cluster
         self._stepped = time.monotonic()
         try:
-            self.cluster, actions = machine.step(before, event, self._stepped)
+            self.ledger.cluster, actions = machine.step(before, event, self._stepped)
         except IllegalMove as e:
             self.context.journal.record(messages.WORKER_DIED, f"{event}: {e}, ignoring", messages.Priority.WARNING)
             return
-        self.workers.cluster = self.cluster
-        if self.cluster is not before:
+        if self.ledger.cluster is not before:
             self.save()
         for action in self._in_order(actions):
-            self.performer.perform(action, self.cluster)
+            self.performer.perform(action)
         if any(isinstance(action, Tell) for action in actions):
             self.save()  # receipts, and releases that are gone
 
@@ -193,14 +187,11 @@ class Master:
         return sorted(actions, key=lambda a: isinstance(a, Tell))
 
     def save(self) -> None:
-        self.context.keeping.save(
-            {
-                "cluster": codec.to_json(self.cluster),
-                "releases": {str(k): r.to_json() for k, r in self.releases.items()},
-                "receipts": self.telling.to_json(),
-                "environment": self.environment,
-            }
-        )
+        self.context.keeping.save(self.ledger.to_json())
+
+    def _all_drained(self) -> None:
+        if self.telling.all_drained():
+            self.save()
 
     def _report(self, worker: int) -> None:
         drained = self.workers.reports.pop(worker, None)
@@ -249,7 +240,9 @@ class Master:
                 self.requests.reload(None, None, {})
             elif number == signal.SIGUSR1:
                 # An upgrade: this master leaves, the keeper starts the next from the files now on disk.
-                self.context.journal.record(messages.MASTER_DIED, "asked to make room for a new master (SIGUSR1)", messages.Priority.NOTICE)
+                self.context.journal.record(
+                    messages.MASTER_DIED, "asked to make room for a new master (SIGUSR1)", messages.Priority.NOTICE
+                )
                 os._exit(0)
 
     def _on_keeper(self) -> None:
@@ -267,7 +260,9 @@ class Master:
             pid = self.context.keeping.succeed(self.launch, self.context.name)
         except (OSError, WireError) as e:
             self.context.journal.record(
-                messages.KEEPER_REPLACED, f"the keeper died and another cannot be started: {e}", messages.Priority.CRITICAL
+                messages.KEEPER_REPLACED,
+                f"the keeper died and another cannot be started: {e}",
+                messages.Priority.CRITICAL,
             )
             return
         self.context.poll.register(self.context.keeping.wire.fileno(), poll.READ, ("keeper", 0))

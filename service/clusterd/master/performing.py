@@ -6,8 +6,7 @@ import os
 
 from clusterd.balance.program import program as steering
 from clusterd.config.environment import EnvironmentFileError
-from clusterd.config.load import Invalid, load_among, surroundings
-from clusterd.config.settings import Settings
+from clusterd.config.load import Invalid, surroundings
 from clusterd.core.actions import (
     Action,
     BootZygote,
@@ -25,11 +24,12 @@ from clusterd.core.actions import (
     Tell,
     Usher,
     What,
-)  # fmt: skip
+)
 from clusterd.core.events import ZygoteGone
-from clusterd.core.model import Cluster, Kind
+from clusterd.core.model import Kind
 from clusterd.master.context import Context
-from clusterd.master.releases import Release
+from clusterd.master.ledger import Ledger
+from clusterd.master.releases import Source
 from clusterd.master.requests import Requests
 from clusterd.master.telling import Telling
 from clusterd.master.ushering import Ushering
@@ -47,19 +47,25 @@ a stop. (A runtime directory that is kept as long is put where a dynamic user's 
 
 class Performer:
     def __init__(
-        self, context: Context, releases: dict[int, Release], file: str | None, workers: Workers, ushering: Ushering,
-        telling: Telling, requests: Requests,
-    ) -> None:  # fmt: skip
+        self,
+        context: Context,
+        ledger: Ledger,
+        source: Source,
+        workers: Workers,
+        ushering: Ushering,
+        telling: Telling,
+        requests: Requests,
+    ) -> None:
         self.context = context
-        self.releases = releases
-        self.file = file
+        self.ledger = ledger
+        self.source = source
         self.workers = workers
         self.ushering = ushering
         self.telling = telling
         self.requests = requests
         self.exit_status: int | None = None
 
-    def perform(self, action: Action, cluster: Cluster) -> None:
+    def perform(self, action: Action) -> None:
         """Do one thing. What cannot be done becomes an event; nothing here raises for the world's sake."""
         match action:
             case BootZygote(generation):
@@ -79,13 +85,13 @@ class Performer:
             case Kill(worker):
                 self.workers.kill(worker)
             case Steer(slots):
-                self._steer(slots, cluster)
+                self._steer(slots)
             case Usher(mode, slots):
                 self.ushering.order(mode, slots)
             case Finish():
-                self._finish(action, cluster)
+                self._finish(action)
             case Tell():
-                self._tell(action, cluster)
+                self._tell(action)
             case Exit(status):
                 self.ushering.stop()
                 if status == 0:
@@ -93,11 +99,11 @@ class Performer:
                 self.exit_status = status
 
     def _boot(self, generation: int) -> None:
-        release = self.releases[generation]
+        release = self.ledger.releases[generation]
         try:
             if release.attempts and not release.mode or release.settings is None:
                 # It has never been up: whoever repairs it may well do so in the file.
-                release.settings = self.load()
+                release.settings = self.source.load()
             release.attempts += 1
             problems = surroundings(release.settings)
             if problems:
@@ -111,17 +117,9 @@ class Performer:
             where = f" '{e.filename}'" if e.filename else ""
             self.context.events.append(ZygoteGone(generation, f"the zygote cannot be started: {e.strerror}{where}"))
 
-    def load(self) -> Settings:
-        """The file as it is now. Raises Invalid."""
-        if self.file is not None:
-            return load_among(self.file)
-        known = [r.settings for r in self.releases.values() if r.settings is not None]
-        assert known, "without a file there are settings from the start"
-        return known[-1]
-
-    def _steer(self, slots: tuple[int, ...], cluster: Cluster) -> None:
-        release = self.releases.get(cluster.current) if cluster.current is not None else None
-        mode = release.settings.balance if release is not None and release.settings is not None else "random"
+    def _steer(self, slots: tuple[int, ...]) -> None:
+        settings = self.ledger.running
+        mode = settings.balance if settings is not None else "random"
         for group in self.context.slots.groups:
             if group.kind != "tcp" or not grouped(group.fds[0]):
                 continue
@@ -130,27 +128,29 @@ class Performer:
                 attach(group.fds[0], steering(mode, live))
             except OSError as e:
                 self.context.journal.record(
-                    messages.PORT_SHARED, f"{group.text}: the kernel took no steering program: {e.strerror}, ignoring",
+                    messages.PORT_SHARED,
+                    f"{group.text}: the kernel took no steering program: {e.strerror}, ignoring",
                     messages.Priority.ERROR,
-                )  # fmt: skip
+                )
 
-    def _finish(self, finish: Finish, cluster: Cluster) -> None:
-        receipt = self.telling.finish(finish, cluster)
+    def _finish(self, finish: Finish) -> None:
+        cluster = self.ledger.cluster
+        receipt = self.telling.finish(finish)
         self.requests.finish(finish, receipt, self._detail(finish.generation))
         if finish.outcome is Outcome.DONE:
             if finish.kind is Kind.START:
                 self._forgive()
                 self.context.keeping.ready()
             if finish.kind is not Kind.TRY:
-                self._steer(cluster.steered, cluster)  # by the new generation's `balance`
-                self.context.notifier.ready(self.telling.line(cluster))
+                self._steer(cluster.steered)  # by the new generation's `balance`
+                self.context.notifier.ready(self.telling.line())
         elif finish.kind is Kind.START and finish.outcome is Outcome.REFUSED and cluster.stopping:
             fd = os.memfd_create(START_FAILED)
             os.write(fd, finish.reason.encode(errors="replace")[:4096])
             self.context.notifier.store(START_FAILED, fd)
             os.close(fd)
         elif finish.kind in (Kind.RELOAD, Kind.ROLLBACK):
-            self.context.notifier.ready(self.telling.line(cluster))
+            self.context.notifier.ready(self.telling.line())
 
     def _forgive(self) -> None:
         if START_FAILED in self.context.keeping.fds:
@@ -159,10 +159,10 @@ class Performer:
 
     def _detail(self, generation: int) -> str:
         """The traceback that goes with a failure, if there is one."""
-        release = self.releases.get(generation)
+        release = self.ledger.releases.get(generation)
         return (release.reason if release else "") or next(iter(self.workers.last_words.values()), "")
 
-    def _tell(self, tell: Tell, cluster: Cluster) -> None:
+    def _tell(self, tell: Tell) -> None:
         body = self.workers.bodies.get(tell.worker) if tell.worker is not None else None
         traceback = ""
         if tell.what in (What.REFUSED, What.START_FAILED, What.DEGRADED, What.BOOT_FAILED) and tell.generation:
@@ -170,9 +170,8 @@ class Performer:
         elif tell.what is What.WORKER_DIED and tell.worker is not None:
             traceback = self.workers.last_words.pop(tell.worker, "")
         slot = body.slot if body is not None else None
-        self.telling.tell(tell, cluster, slot, traceback)
+        self.telling.tell(tell, slot, traceback)
         if tell.what is What.RECOVERED:
             self._forgive()
         if tell.what is What.GENERATION_GONE and tell.generation is not None:
-            self.releases.pop(tell.generation, None)
-
+            self.ledger.releases.pop(tell.generation, None)

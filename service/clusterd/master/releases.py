@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from clusterd.config.difference import from_json, to_json
+from clusterd.config.load import load_among
 from clusterd.config.settings import Settings
 from clusterd.core.model import Policy
 
@@ -27,7 +28,7 @@ def application_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass
 class Release:
-    """One generation's contents. The environment holds secrets: it goes into the memfd and to the zygote, nowhere else."""
+    """One generation's contents. The environment holds secrets: they go into the memfd and to the zygote only."""
 
     settings: Settings | None
     environment: dict[str, str]
@@ -95,12 +96,29 @@ class Release:
         }
 
     def to_json(self) -> dict[str, Any]:
-        return {**{k: v for k, v in asdict(self).items() if k != "settings"},
-                "settings": to_json(self.settings) if self.settings else None}  # fmt: skip
+        return {
+            **{k: v for k, v in asdict(self).items() if k != "settings"},
+            "settings": to_json(self.settings) if self.settings else None,
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Release:
         return cls(**{**value, "settings": from_json(value["settings"]) if value["settings"] else None})
+
+
+class Source:
+    """Where settings come from: the file as it is when asked, or for `clusterd run APP` what was given once."""
+
+    def __init__(self, file: str | None, given: Settings | None = None) -> None:
+        self.file = file
+        self.given = given
+
+    def load(self) -> Settings:
+        """Raises Invalid."""
+        if self.file is not None:
+            return load_among(self.file)
+        assert self.given is not None, "without a file there are settings from the start"
+        return self.given
 
 
 def policy(settings: Settings | None, slots: int) -> Policy:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-
 from clusterd.core.actions import Finish, Outcome, Tell, What
 from clusterd.core.model import Cluster, Kind, Phase, Stage
 from clusterd.master.context import Context
+from clusterd.master.ledger import Ledger
+from clusterd.master.receipts import Receipt
 from clusterd.shell import messages
 from clusterd.shell.messages import Message
 
@@ -35,45 +35,10 @@ _MESSAGES: dict[What, Message] = {
 }
 
 
-@dataclass
-class Receipt:
-    """How a start, reload or rollback ended: for its caller, the journal and `clusterd status`."""
-
-    number: int
-    kind: str
-    outcome: str
-    generation: int
-    workers: int
-    seconds: float
-    reason: str | None = None
-    gap: float = 0.0  # the longest time a slot had nobody who accepted
-    closed: int = 0  # idle connections the old workers closed
-    websockets: int = 0  # closed with 1012
-    cut: int = 0  # connections cut unanswered at the end of the drain
-    drained: bool = False  # the old workers are gone: the three counts are complete
-    text: str = ""
-
-    def write(self) -> Receipt:
-        """Compose `text` from the rest."""
-        did = {"done": "", "refused": "refused: ", "returned": "returned: ", "superseded": "", "stopped": ""}[self.outcome]
-        if self.outcome == "done" and self.kind == "try":
-            self.text = f"#{self.number}: the code on disk boots and is ready ({self.seconds:.1f} s)"
-        elif self.outcome == "done":
-            self.text = (
-                f"#{self.number}: {self.workers}/{self.workers} in {self.seconds:.1f} s, "
-                + (f"{self.cut} reset, {self.websockets} WebSockets closed 1012, " if self.drained else "")
-                + f"longest queue wait {self.gap * 1000:.0f} ms"
-            )
-        else:
-            self.text = f"#{self.number}: {did}{self.reason}"
-        return self
-
-
 class Telling:
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, ledger: Ledger) -> None:
         self.context = context
-        self.receipts: dict[int, Receipt] = {}
-        """By number; the last ten."""
+        self.ledger = ledger
         self._gaps: dict[int, float] = {}
         """Slots that get connections and have nobody who accepts, since when."""
         self._longest_gap = 0.0
@@ -81,30 +46,42 @@ class Telling:
         self.note = ""
         """What the status line says besides: why the last change was refused or returned."""
 
-    def tell(self, tell: Tell, cluster: Cluster, slot: int | None, traceback: str = "") -> None:
+    def tell(self, tell: Tell, slot: int | None, traceback: str = "") -> None:
         """One journal record."""
-        text = self._words(tell, cluster)
+        text = self._words(tell, self.ledger.cluster)
         if not text:
             return
         if traceback:
             text += f"\n{traceback.rstrip()}"
         self.context.journal.record(
-            _MESSAGES[tell.what], text, _priority(tell),
-            worker=tell.worker, slot=slot, generation=tell.generation, reload=tell.number,
-        )  # fmt: skip
+            _MESSAGES[tell.what],
+            text,
+            _priority(tell),
+            worker=tell.worker,
+            slot=slot,
+            generation=tell.generation,
+            reload=tell.number,
+        )
 
-    def finish(self, finish: Finish, cluster: Cluster) -> Receipt:
-        workers = cluster.generations[finish.generation].policy.workers if finish.generation in cluster.generations else 0
+    def finish(self, finish: Finish) -> Receipt:
+        cluster = self.ledger.cluster
+        workers = (
+            cluster.generations[finish.generation].policy.workers if finish.generation in cluster.generations else 0
+        )
         receipt = Receipt(
-            finish.number, finish.kind, finish.outcome, finish.generation, workers, round(finish.seconds, 3),
-            finish.reason or None, gap=round(self._longest_gap, 4),
-        ).write()  # fmt: skip
-        self.receipts[finish.number] = receipt
+            finish.number,
+            finish.kind,
+            finish.outcome,
+            finish.generation,
+            workers,
+            round(finish.seconds, 3),
+            finish.reason or None,
+            gap=round(self._longest_gap, 4),
+        ).write()
+        self.ledger.add(receipt)
         if finish.kind is not Kind.TRY:
             bad = finish.outcome in (Outcome.REFUSED, Outcome.RETURNED) and finish.kind is not Kind.START
             self.note = f"{finish.kind} {receipt.text}" if bad else ""
-        while len(self.receipts) > 10:
-            del self.receipts[min(self.receipts)]
         self._longest_gap = 0.0
         return receipt
 
@@ -116,18 +93,23 @@ class Telling:
             receipt.websockets += _count(report, "websockets")
             receipt.cut += _count(report, "cut")
 
-    def all_drained(self) -> None:
-        """The old workers are gone: the receipt is complete, and told."""
+    def all_drained(self) -> bool:
+        """The old workers are gone: the receipt is complete, and told. Whether it was not before."""
         receipt = self._last_done()
-        if receipt is not None and not receipt.drained and receipt.kind in (Kind.RELOAD, Kind.ROLLBACK):
-            receipt.drained = True
-            self.context.journal.record(
-                messages.RELOAD_COMMITTED, f"receipt {receipt.write().text}",
-                generation=receipt.generation, reload=receipt.number,
-            )  # fmt: skip
+        if receipt is None or receipt.drained or receipt.kind not in (Kind.RELOAD, Kind.ROLLBACK):
+            return False
+        receipt.drained = True
+        self.context.journal.record(
+            messages.RELOAD_COMMITTED,
+            f"receipt {receipt.write().text}",
+            generation=receipt.generation,
+            reload=receipt.number,
+        )
+        return True
 
-    def observe(self, cluster: Cluster, now: float) -> None:
+    def observe(self, now: float) -> None:
         """Measure how long a slot that gets connections had nobody who accepts."""
+        cluster = self.ledger.cluster
         served = {w.slot for w in cluster.workers.values() if w.accepting}
         steered = set(cluster.steered)
         for slot in list(self._gaps):
@@ -136,33 +118,26 @@ class Telling:
         for slot in steered - served:
             self._gaps.setdefault(slot, now)
 
-    def status(self, cluster: Cluster) -> None:
+    def status(self) -> None:
         """The line of `systemctl status`, when it has changed."""
-        text = self.line(cluster)
+        text = self.line()
         if text != self._last_status:
             self._last_status = text
             self.context.notifier.status(text)
 
-    def line(self, cluster: Cluster) -> str:
+    def line(self) -> str:
         """The line of `systemctl status`: what is, and why the last change did not come to be."""
-        return summary(cluster) + (f"; {self.note}" if self.note else "")
-
-    def last(self) -> Receipt | None:
-        return self.receipts[max(self.receipts)] if self.receipts else None
-
-    def to_json(self) -> list[dict[str, object]]:
-        return [asdict(r) for r in self.receipts.values()]
-
-    def from_json(self, value: list[dict[str, object]]) -> None:
-        self.receipts = {r.number: r for r in (Receipt(**v) for v in value)}  # type: ignore[arg-type]  # our own asdict
+        return summary(self.ledger.cluster) + (f"; {self.note}" if self.note else "")
 
     def _last_done(self) -> Receipt | None:
-        return next((r for _, r in sorted(self.receipts.items(), reverse=True) if r.outcome == Outcome.DONE), None)
+        return next(
+            (r for _, r in sorted(self.ledger.receipts.items(), reverse=True) if r.outcome == Outcome.DONE), None
+        )
 
     def _words(self, tell: Tell, cluster: Cluster) -> str:
         number = f"#{tell.number}" if tell.number is not None else ""
         g = f"generation {tell.generation}" if tell.generation is not None else ""
-        receipt = self.receipts.get(tell.number) if tell.number is not None else None
+        receipt = self.ledger.receipts.get(tell.number) if tell.number is not None else None
         match tell.what:
             case What.STARTED:
                 return f"started: {summary(cluster)}"

@@ -51,12 +51,12 @@ class Ushering:
             return
         ours, theirs = socket.socketpair()
         try:
-            _, fd = process.start(
-                program("usher", str(theirs.fileno())), environment(), "/", [theirs.fileno()]
-            )
+            _, fd = process.start(program("usher", str(theirs.fileno())), environment(), "/", [theirs.fileno()])
         except OSError as e:
             self.context.journal.record(
-                messages.USHER_ENDED, f"the usher cannot be started: {e.strerror} '{e.filename}'", messages.Priority.ERROR
+                messages.USHER_ENDED,
+                f"the usher cannot be started: {e.strerror} '{e.filename}'",
+                messages.Priority.ERROR,
             )
             ours.close()
             return

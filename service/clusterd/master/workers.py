@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clusterd.core.events import WorkerDraining, WorkerFailed, WorkerGone, WorkerReady, WorkerServing
-from clusterd.core.model import Cluster
 from clusterd.master.context import Context
-from clusterd.master.releases import Release
+from clusterd.master.ledger import Ledger
 from clusterd.master.zygotes import Zygotes
 from clusterd.shell import pidfd, poll
 from clusterd.shell.notified import Notified
@@ -47,23 +46,21 @@ class Body:
 
 
 class Workers:
-    def __init__(self, context: Context, releases: dict[int, Release]) -> None:
+    def __init__(self, context: Context, ledger: Ledger) -> None:
         self.context = context
-        self.releases = releases
+        self.ledger = ledger
         self.bodies: dict[int, Body] = {}
-        self.zygotes = Zygotes(context, releases, self._on_zygote)
+        self.zygotes = Zygotes(context, ledger, self._on_zygote)
         self.reports: dict[int, Message] = {}
         """What workers said at the end of their drain, until it is taken."""
         self.last_words: dict[int, str] = {}
         """Tracebacks of workers that are gone, until they are told."""
-        self.cluster = Cluster()
-        """The core's state as of the last step: whom to ask about when a zygote answers a new master."""
 
     # orders
 
     def fork(self, worker: int, generation: int, slot: int) -> None:
         c = self.context
-        release = self.releases[generation]
+        release = self.ledger.releases[generation]
         settings = release.settings
         assert settings is not None
         body = Body(worker, generation, slot, command=bool(settings.command))
@@ -136,10 +133,9 @@ class Workers:
             self._unborn(worker, "killed before it was forked")
         self.context.cgroups.kill(f"worker-{worker}")
 
-    def adopt(self, cluster: Cluster) -> None:
+    def adopt(self) -> None:
         """Take over the workers in the store, and ask everybody for what may have been said to a dead master."""
-        self.cluster = cluster
-        keeping = self.context.keeping
+        cluster, keeping = self.ledger.cluster, self.context.keeping
         self.zygotes.adopt()
         channels, pidfds = keeping.numbered("worker", "channel"), keeping.numbered("worker", "pidfd")
         notify = keeping.numbered("worker", "notify")
@@ -149,7 +145,7 @@ class Workers:
                 for kind in ("channel", "pidfd", "notify"):
                     keeping.drop(f"worker-{number}.{kind}")
                 continue
-            settings = self.releases[w.generation].settings
+            settings = self.ledger.releases[w.generation].settings
             body = Body(number, w.generation, w.slot, command=bool(settings and settings.command), adopted=True)
             self.bodies[number] = body
             if number in channels:
@@ -190,7 +186,7 @@ class Workers:
         except Closed:
             self.context.poll.unregister(body.wire.fileno())  # its death is told by the pidfd
         except WireError as e:
-            # Half a message went to a master that died, or it is broken: a worker that cannot be told to drain is replaced.
+            # It is broken, or half a message went to a master that died. Who cannot be told to drain is replaced.
             self.context.poll.unregister(body.wire.fileno())
             self.context.events.append(WorkerFailed(worker, f"its channel: {e}"))
             if body.pidfd is not None:
@@ -207,7 +203,7 @@ class Workers:
                 return
             if notice.fields.get("READY") == "1":
                 self.context.events.append(WorkerReady(worker))
-            if notice.fields.get("STOPPING") == "1" and worker in self.cluster.workers:
+            if notice.fields.get("STOPPING") == "1" and worker in self.ledger.cluster.workers:
                 self.context.events.append(WorkerDraining(worker))
             body.stated = notice.fields.get("STATUS", body.stated)[:200]
             body.notified.consume()
@@ -322,7 +318,7 @@ class Workers:
         self.context.poll.register(fd, poll.READ, ("worker.pidfd", body.id))
 
     def _set_ready_timer(self, body: Body) -> None:
-        settings = self.releases[body.generation].settings
+        settings = self.ledger.releases[body.generation].settings
         if body.command and settings is not None and not isinstance(settings.ready, str):
             body.ready_at = time.monotonic() + settings.ready
 
@@ -353,4 +349,3 @@ class Workers:
             return
         with contextlib.suppress(WireError):  # its death is on its way through the pidfd
             body.wire.send(message)
-

@@ -13,6 +13,7 @@ from typing import Any
 
 from clusterd.core.events import TwinGone, TwinUp, ZygoteGone, ZygoteUp
 from clusterd.master.context import Context
+from clusterd.master.ledger import Ledger
 from clusterd.master.releases import Release, policy
 from clusterd.shell import pidfd, poll, process
 from clusterd.worker.wire import Message, Wire, WireError
@@ -38,9 +39,9 @@ class Zygotes:
     `forked` is called with what a zygote says of its children (forked, fork-failed, exited, listed).
     """
 
-    def __init__(self, context: Context, releases: dict[int, Release], forked: Hook) -> None:
+    def __init__(self, context: Context, ledger: Ledger, forked: Hook) -> None:
         self.context = context
-        self.releases = releases
+        self.ledger = ledger
         self.forked = forked
         self.zygotes: dict[int, Zygote] = {}
         self.twins: dict[int, Zygote] = {}
@@ -59,9 +60,13 @@ class Zygotes:
             argv = [python, "-B", str(c.library / "clusterd_zygote.py"), str(theirs.fileno())]
             cgroup = c.cgroups.path(f"zygote-{generation}")
             pid, fd = process.start(
-                argv, release.variables(c.name, generation), release.directory, [theirs.fileno()],
-                stdout=output, stderr=output,
-            )  # fmt: skip
+                argv,
+                release.variables(c.name, generation),
+                release.directory,
+                [theirs.fileno()],
+                stdout=output,
+                stderr=output,
+            )
         except OSError:
             ours.close()
             raise
@@ -169,7 +174,7 @@ class Zygotes:
     def _heard(self, zygote: Zygote, kind: str, message: Message, fds: list[int]) -> None:
         generation, event = zygote.generation, message.get("event")
         if event == "up":
-            release = self.releases[generation]
+            release = self.ledger.releases[generation]
             release.mode, release.why = str(message["mode"]), [str(w) for w in message.get("why", [])]
             release.interface, release.engine = str(message.get("interface")), str(message.get("engine"))
             release.python = str(message.get("python"))
@@ -177,7 +182,7 @@ class Zygotes:
             self.context.events.append(ZygoteUp(generation, twinned=release.mode == "fork", policy=born))
         elif event == "failed":
             zygote.reason = str(message.get("reason", "failed without a reason"))
-            self.releases[generation].reason = str(message.get("traceback", ""))
+            self.ledger.releases[generation].reason = str(message.get("traceback", ""))
         elif event == "twin" and len(fds) == 1:
             twin = self.twins.get(generation)
             if twin is None or kind == "twin":

@@ -1,15 +1,9 @@
-"""The "boot" message, and what a zygote makes of it: an application loaded, an engine ready to run it."""
+"""The "boot" message: what a zygote is to load, and how."""
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal
-
-from . import engines, loading, logs
-from .engines import Engine, command
-from .refusal import Refusal
 
 
 @dataclass(frozen=True)
@@ -66,39 +60,3 @@ class Boot:
             log_level=log.get("level") or "info",
             raw=message,
         )
-
-
-@dataclass(frozen=True)
-class Prepared:
-    interface: str
-    engine_name: str
-    engine: Engine | None
-
-
-def prepare(boot: Boot) -> Prepared:
-    """Load the application and its engine, or find the command. Raises Refusal."""
-    try:
-        os.chdir(boot.directory)
-    except OSError as e:
-        raise Refusal(f"directory '{boot.directory}': {e.strerror}") from e
-    os.environ["CLUSTERD_APP"] = boot.name
-    if boot.kind == "command":
-        command.find(boot.command)
-        return Prepared("command", "command", None)
-    _set_path(boot.directory)
-    reference = loading.parse(boot.app)
-    app = loading.load(reference, boot.directory)
-    interface = engines.interface(app, str(reference), boot.engine)
-    engine = engines.prepare(app, interface, boot.http, boot.health_path, boot.access_log, boot.log_level)
-    return Prepared(interface, engine.name, engine)
-
-
-def configure_logging(boot: Boot) -> None:
-    logs.install(boot.log_level)
-
-
-def _set_path(directory: str) -> None:
-    """As `python hello.py` in that directory would have it, and argv without our own words."""
-    if directory not in sys.path[:1]:
-        sys.path.insert(0, directory)
-    sys.argv = [""]

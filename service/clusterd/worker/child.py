@@ -11,24 +11,23 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from . import boot as booting
-from . import process
+from . import preparing, process
+from .boot import Boot
 from .channel import Channel
+from .memfd import memfd, read_memfd
 from .refusal import Refusal, describe, text_of
 
 Message = dict[str, Any]
 
 
-def main_forked(boot: booting.Boot, prepared: booting.Prepared, order: Message, fds: list[int]) -> int:
+def main_forked(boot: Boot, prepared: preparing.Prepared, order: Message, fds: list[int]) -> int:
     """The worker of a zygote that could be forked. Returns the exit status."""
     channel = _begin(boot, order, fds)
     return 0 if channel is None else _run(boot, prepared, channel, fds[2:])
 
 
-def spawn(script: str, flags: Sequence[str], boot: booting.Boot, order: Message, fds: list[int]) -> int:
+def spawn(script: str, flags: Sequence[str], boot: Boot, order: Message, fds: list[int]) -> int:
     """In the fork of a zygote without the application: exec an interpreter that imports it for this worker alone."""
-    from .zygote import memfd
-
     memory = memfd({"boot": boot.raw, "order": order, "fds": fds})
     for fd in (memory, *fds):
         os.set_inheritable(fd, True)
@@ -37,10 +36,8 @@ def spawn(script: str, flags: Sequence[str], boot: booting.Boot, order: Message,
 
 
 def main_spawned(memory: int) -> int:
-    from .zygote import read_memfd
-
     state = read_memfd(memory)
-    boot = booting.Boot.parse(state["boot"])
+    boot = Boot.parse(state["boot"])
     fds: list[int] = state["fds"]
     for fd in fds:
         os.set_inheritable(fd, False)
@@ -48,13 +45,13 @@ def main_spawned(memory: int) -> int:
     if channel is None:
         return 0
     try:
-        prepared = booting.prepare(boot)
+        prepared = preparing.prepare(boot)
     except Refusal as e:
         return _fail(channel, e)
     return _run(boot, prepared, channel, fds[2:])
 
 
-def _begin(boot: booting.Boot, order: Message, fds: list[int]) -> Channel | None:
+def _begin(boot: Boot, order: Message, fds: list[int]) -> Channel | None:
     """Take what is this worker's and wait for the master to know it. None when the master is gone instead."""
     process.detach()
     worker, slot = order["worker"], order.get("slot", 0)
@@ -74,9 +71,9 @@ def _begin(boot: booting.Boot, order: Message, fds: list[int]) -> Channel | None
     return channel
 
 
-def _run(boot: booting.Boot, prepared: booting.Prepared, channel: Channel, listeners: list[int]) -> int:
+def _run(boot: Boot, prepared: preparing.Prepared, channel: Channel, listeners: list[int]) -> int:
     assert prepared.engine is not None
-    booting.configure_logging(boot)
+    preparing.configure_logging(boot)
     try:
         status = prepared.engine.run(process.sockets_from(listeners), channel)
     except Refusal as e:

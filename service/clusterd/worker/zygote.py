@@ -21,8 +21,10 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from . import child, inspection, process
-from .boot import Boot, Prepared, prepare
+from .boot import Boot
 from .engines import command
+from .memfd import memfd, read_memfd
+from .preparing import Prepared, prepare
 from .refusal import Refusal, describe, text_of
 from .wire import Closed, Wire, WireError
 
@@ -377,17 +379,3 @@ def _try_join(path: str | None) -> None:
         process.join_cgroup(path)
     except OSError as e:
         print(f"zygote: cannot join cgroup '{path}': {e.strerror}, ignoring", file=sys.stderr, flush=True)
-
-
-def memfd(content: Message) -> int:
-    fd = os.memfd_create("clusterd", os.MFD_CLOEXEC)
-    with open(fd, "w", encoding="utf-8", closefd=False) as f:
-        json.dump(content, f)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
-
-
-def read_memfd(fd: int) -> Message:
-    with open(fd, encoding="utf-8") as f:
-        content: Message = json.load(f)
-    return content

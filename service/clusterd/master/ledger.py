@@ -1,0 +1,60 @@
+"""What a master decides by, and leaves to its successor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from clusterd.config.settings import Settings
+from clusterd.core import codec
+from clusterd.core.model import Cluster
+from clusterd.master.receipts import Receipt
+from clusterd.master.releases import Release
+
+RECEIPTS = 10
+"""How many are remembered."""
+
+
+@dataclass
+class Ledger:
+    """One owner, the loop; the other parts read it. `environment` is what new generations are given."""
+
+    environment: dict[str, str]
+    cluster: Cluster = field(default_factory=Cluster)
+    releases: dict[int, Release] = field(default_factory=dict)
+    receipts: dict[int, Receipt] = field(default_factory=dict)
+
+    @property
+    def running(self) -> Settings | None:
+        """The settings of the generation that serves."""
+        release = self.releases.get(self.cluster.current) if self.cluster.current is not None else None
+        return release.settings if release is not None else None
+
+    @property
+    def last_receipt(self) -> Receipt | None:
+        return self.receipts[max(self.receipts)] if self.receipts else None
+
+    def add(self, receipt: Receipt) -> None:
+        self.receipts[receipt.number] = receipt
+        while len(self.receipts) > RECEIPTS:
+            del self.receipts[min(self.receipts)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Holds secrets: for the memfd alone."""
+        return {
+            "cluster": codec.to_json(self.cluster),
+            "releases": {str(k): r.to_json() for k, r in self.releases.items()},
+            "receipts": [asdict(r) for r in self.receipts.values()],
+            "environment": self.environment,
+        }
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Ledger:
+        """The inverse. Raises KeyError, TypeError or ValueError on anything else."""
+        return cls(
+            environment=saved["environment"],
+            cluster=codec.from_json(saved["cluster"]),
+            releases={int(k): Release.from_json(v) for k, v in saved["releases"].items()},
+            receipts={r["number"]: Receipt(**r) for r in saved["receipts"]},
+        )
