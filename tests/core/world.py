@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from clusterd.core import codec
 from clusterd.core.actions import (
+    Action,
     BootZygote,
     Drain,
     EndGeneration,
@@ -45,19 +46,27 @@ class World:
     now: float = 100.0
     pending: list[Event] = field(default_factory=list)
     finished: list[Finish] = field(default_factory=list)
+    actions: list[Action] = field(default_factory=list)  # everything that was ever asked for, in order
     commits: list[int] = field(default_factory=list)  # how many seats each commit had moved in all
     exited: int | None = None
     broken: frozenset[int] = frozenset()  # generations whose workers never become ready, but die
     unbootable: frozenset[int] = frozenset()
 
     def copy(self) -> World:
-        return replace(self, pending=list(self.pending), finished=list(self.finished), commits=list(self.commits))
+        return replace(
+            self,
+            pending=list(self.pending),
+            finished=list(self.finished),
+            commits=list(self.commits),
+            actions=list(self.actions),
+        )
 
     def event(self, event: Event) -> None:
         """Let one thing happen, and hold what every step must hold."""
         before = self.cluster
         self.cluster, actions = step(before, event, self.now)
         assert codec.from_json(codec.to_json(self.cluster)) == self.cluster
+        self.actions += actions
         self._never_fewer(before)
         for action in actions:
             match action:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clusterd.core.model import BOOT, Boot, Cluster, Kind, Mode, Phase, Policy, Stage
+from clusterd.core.model import BOOT, Boot, Cluster, Mode, Phase, Policy
 
 
 def assign(cluster: Cluster, seat: int, policy: Policy) -> int:
@@ -61,8 +61,3 @@ def _soon(cluster: Cluster) -> set[int]:
             soon.add(seat % generation.policy.slots)
     return soon
 
-
-def cold(cluster: Cluster) -> bool:
-    """Whether the application has not served since the start began."""
-    r = cluster.rollout
-    return r is not None and r.kind is Kind.START and r.stage in (Stage.PREPARING, Stage.SOAKING)
