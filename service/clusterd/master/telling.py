@@ -134,13 +134,18 @@ class Telling:
             (r for _, r in sorted(self.ledger.receipts.items(), reverse=True) if r.outcome == Outcome.DONE), None
         )
 
+    def _where(self) -> str:
+        addresses = ", ".join(group.text for group in self.context.slots.groups)
+        # Under systemd everybody knows where the control socket is.
+        return f"{addresses} (control socket {self.context.runtime}/control)" if self.context.foreground else addresses
+
     def _words(self, tell: Tell, cluster: Cluster) -> str:
         number = f"#{tell.number}" if tell.number is not None else ""
         g = f"generation {tell.generation}" if tell.generation is not None else ""
         receipt = self.ledger.receipts.get(tell.number) if tell.number is not None else None
         match tell.what:
             case What.STARTED:
-                return f"started: {summary(cluster)}"
+                return f"started: {summary(cluster)}, on {self._where()}"
             case What.START_FAILED:
                 return f"start failed: {tell.text}"
             case What.DEGRADED | What.BOOT_FAILED:
