@@ -1,4 +1,4 @@
-"""The applications the machines serve: the examples that ship, one for each engine, with a greeting that tells the release."""
+"""The applications the machines serve: the examples that ship, one for each engine, with a greeting to tell them by."""
 
 from __future__ import annotations
 

@@ -90,7 +90,8 @@ def test_signals_are_as_a_program_expects_them(start, slots):
     master.up(kind="command", command=["/bin/sh", "-c", shell])
     worker = master.fork(slots(1))
     worker.peer.send({"op": "go"})
-    assert worker.output().split() == ["0" * 16, "0" * 16]
+    blocked, ignored = (int(field, 16) for field in worker.output().split())
+    assert blocked == 0 and ignored & ~(0b11 << 31) == 0  # 32 and 33 are glibc's own, and GNU make ignores them
 
 
 @pytest.mark.parametrize("example", ["node", "socketserver"])
