@@ -344,6 +344,34 @@ def test_every_interrupted_prefix_converges(policy: Policy, fault: str) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
+def test_a_master_that_dies_acting_costs_nothing(policy: Policy) -> None:
+    """A master dies with its decision written down and any part of it carried out: the next converges, nobody is blamed."""
+    for before in prefixes(policy):
+        for performed in range(100):
+            world = before.copy()
+            if not world.die_acting(0, performed):
+                break
+            world.quiesce()
+            assert world.exited is None and not [f for f in world.finished if f.outcome is not Outcome.DONE]
+            at_rest(world, policy.workers)
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
+def test_a_master_that_dies_stopping_is_followed_by_one_that_stops(policy: Policy) -> None:
+    """The same at every point of a stop: it ends with status 0, and no worker."""
+    stopping = started(policy)
+    stopping.event(StopAsked())
+    while stopping.exited is None:
+        for performed in range(100):
+            world = stopping.copy()
+            if not world.die_acting(0, performed):
+                break
+            world.quiesce()
+            assert world.exited == 0 and not world.cluster.workers
+        stopping.deliver(0)
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
 def test_stop_in_every_prefix_leaves_nothing(policy: Policy) -> None:
     """A stop at whatever point ends with status 0 and no worker."""
     for world in prefixes(policy):

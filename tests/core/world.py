@@ -26,12 +26,15 @@ from clusterd.core.events import (
     Adopted,
     Event,
     Passed,
+    TwinGone,
     TwinUp,
     WorkerDraining,
     WorkerGone,
     WorkerReady,
     WorkerServing,
+    WorkerUnborn,
     ZygoteGone,
+    ZygoteUnborn,
     ZygoteUp,
 )
 from clusterd.core.machine import deadline, step
@@ -63,11 +66,17 @@ class World:
 
     def event(self, event: Event) -> None:
         """Let one thing happen, and hold what every step must hold."""
+        self._perform(self._step(event))
+
+    def _step(self, event: Event) -> list[Action]:
         before = self.cluster
         self.cluster, actions = step(before, event, self.now)
         assert codec.from_json(codec.to_json(self.cluster)) == self.cluster
         self.actions += actions
         self._never_fewer(before)
+        return actions
+
+    def _perform(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
                 case BootZygote(g):
@@ -104,6 +113,27 @@ class World:
         """All but the state is forgotten; the processes go on, and are asked what they have to say."""
         self.cluster = codec.from_json(codec.to_json(self.cluster))
         self.event(Adopted())
+
+    def die_acting(self, index: int, performed: int) -> bool:
+        """The next event is decided upon, and the master dies when it has `performed` so many of its deeds.
+
+        The next one finds out what of the rest was never done. False when there are not so many deeds.
+        """
+        actions = self._step(self.pending.pop(index) if self.pending else Passed())
+        if performed > len(actions):
+            return False
+        self._perform(actions[:performed])
+        lost = actions[performed:]
+        self.replace_master()
+        for action in lost:
+            match action:
+                case BootZygote(g):
+                    self.event(ZygoteUnborn(g))
+                case Fork(w):
+                    self.event(WorkerUnborn(w))
+                case MakeTwin(g):
+                    self.event(TwinGone(g))
+        return True
 
     def deliver(self, index: int) -> None:
         self.event(self.pending.pop(index % len(self.pending)))

@@ -43,6 +43,13 @@ class ZygoteGone:
 
 
 @dataclass(frozen=True)
+class ZygoteUnborn:
+    """Its boot was ordered and never begun, because the master died in between: nobody's fault."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
 class TwinUp:
     generation: int
 
@@ -88,6 +95,13 @@ class WorkerGone:
 
 
 @dataclass(frozen=True)
+class WorkerUnborn:
+    """Its fork was ordered and never carried out, because the master died in between: nobody's fault."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
 class Passed:
     """Nothing happened but time."""
 
@@ -98,6 +112,7 @@ Event = (
     | Adopted
     | ZygoteUp
     | ZygoteGone
+    | ZygoteUnborn
     | TwinUp
     | TwinGone
     | WorkerReady
@@ -105,5 +120,6 @@ Event = (
     | WorkerDraining
     | WorkerFailed
     | WorkerGone
+    | WorkerUnborn
     | Passed
 )

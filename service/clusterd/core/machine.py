@@ -10,6 +10,7 @@ from clusterd.core.actions import (
     Action,
     Drain,
     EndGeneration,
+    Exit,
     Finish,
     Kill,
     Outcome,
@@ -33,7 +34,9 @@ from clusterd.core.events import (
     WorkerGone,
     WorkerReady,
     WorkerServing,
+    WorkerUnborn,
     ZygoteGone,
+    ZygoteUnborn,
     ZygoteUp,
 )
 from clusterd.core.lifecycle import IllegalMove
@@ -117,6 +120,9 @@ def _take(d: Draft, event: Event) -> None:
             _zygote_up(d, event)
         case ZygoteGone():
             _zygote_gone(d, event)
+        case ZygoteUnborn(number):
+            if (g := d.cluster.generations.get(number)) is not None and g.boot is Boot.BOOTING and not g.ended:
+                d.cluster = d.cluster.with_generation(replace(g, boot=Boot.LOST))
         case TwinUp(number) | TwinGone(number):
             _twin(d, number, up=isinstance(event, TwinUp))
         case WorkerReady(number):
@@ -136,6 +142,8 @@ def _take(d: Draft, event: Event) -> None:
         case WorkerGone(number, reason):
             if (w := d.cluster.workers.get(number)) is not None:
                 _worker_gone(d, w, reason)
+        case WorkerUnborn(number):
+            d.cluster = d.cluster.without_worker(number)
 
 
 def _asked(d: Draft, asked: Asked) -> None:
@@ -201,6 +209,8 @@ def _adopted(d: Draft) -> None:
     if d.cluster.steered:
         d.act(Steer(d.cluster.steered))
     d.act(Usher(*d.cluster.ushered))
+    if d.cluster.stopped:
+        d.act(Exit(d.cluster.status))
 
 
 def _zygote_up(d: Draft, event: ZygoteUp) -> None:
