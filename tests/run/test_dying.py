@@ -1,0 +1,114 @@
+"""A master SIGKILLed at every point of a start, of a reload and of a stop: the next one goes on from there."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from tests.clients import asking
+from tests.run.foreground import Foreground, gone
+
+DYING = Path(__file__).with_name("dying.py")
+
+
+class Dying(Foreground):
+    """A `clusterd run` whose master can be made to die."""
+
+    def begin(self, point: int) -> None:
+        self.runtime.mkdir()
+        self.die_at(point)
+        self.start([sys.executable, "-B", str(DYING), "run", str(self.configure()), str(self.runtime)])
+
+    def die_at(self, point: int) -> None:
+        (self.runtime / "new").write_text(str(point))
+        (self.runtime / "new").rename(self.runtime / "die-at")
+
+    def died(self) -> str:
+        """What the master was doing when it died; '' when it never came to the point."""
+        if (self.runtime / "die-at").exists():
+            (self.runtime / "die-at").unlink()
+            return ""
+        died = self.runtime / "died"
+        text = died.read_text()
+        died.unlink()
+        return text
+
+    def assert_whole(self, died: str) -> None:
+        """All workers of one generation serve, and every process is accounted for."""
+        status = self.wait_for("it to be at rest", lambda: (s := self.status())["state"] == "serving" and s)
+        generations = {w["generation"] for w in status["workers"]}
+        assert generations == {status["generation"]} and len(self.pids()) == self.workers, died
+        self.wait_for(f"whoever is not accounted for to leave, after {died}", self.accounted_for)
+
+    def accounted_for(self) -> bool:
+        """Not at every instant: who was just forked or has just left is known a moment later."""
+        return set(self.everything()) == self.accounted(self.status())
+
+
+def start_and_stop(points: Iterable[int]) -> None:
+    for point in points:
+        with Dying() as run:
+            run.begin(point)
+            started = run.died()
+            run.assert_whole(started)
+            everything = run.everything()
+            run.die_at(point)
+            assert run.process is not None
+            run.process.send_signal(signal.SIGTERM)
+            assert run.wait() == 0, run.said()
+            died = run.died()
+            assert gone(everything) == [], died
+        if not started and not died:
+            return
+    assert not isinstance(points, itertools.count)
+
+
+def reloads(points: Iterable[int]) -> None:
+    """All in one life, so that what a dead master leaves behind adds up."""
+    with Dying() as run:
+        run.begin(10**9)
+        run.died()
+        with asking(("127.0.0.1", run.port)) as asked:
+            for point in points:
+                before = run.status()["generation"]
+                run.deploy(f"release {point}")
+                run.die_at(point)
+                done = run.clusterd("reload")
+                died = run.died()
+                run.assert_whole(died)
+                status = run.status()
+                if done.returncode == 0:
+                    assert status["generation"] > before, died
+                else:  # the order had been read and not been decided upon
+                    assert (done.returncode, status["generation"]) == (4, before), f"{died}: {done}"
+                assert not status["problem"]
+                if not died:
+                    break
+        asked.assert_nothing_lost()
+
+
+def test_start_and_stop() -> None:
+    """Some of the points of a start and a stop: all workers serve, then none is left; the exit status is 0."""
+    start_and_stop(range(0, 90, 23))
+
+
+def test_reload() -> None:
+    """Some of the points of a reload: it is done, nothing is lost, nobody is orphaned."""
+    reloads(range(0, 170, 13))
+
+
+@pytest.mark.proof
+def test_start_and_stop_everywhere() -> None:
+    """Every point of a start and a stop."""
+    start_and_stop(itertools.count())
+
+
+@pytest.mark.proof
+def test_reload_everywhere() -> None:
+    """Every point of a reload."""
+    reloads(itertools.count())

@@ -1,0 +1,190 @@
+"""`clusterd run`: the same master without systemd, root or a file; ended, reloaded and killed in every way."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients import asking
+from tests.run.foreground import CLUSTERD, Foreground, gone
+
+
+@pytest.fixture
+def run() -> Iterator[Foreground]:
+    with Foreground() as made:
+        yield made
+
+
+def ended(run: Foreground, everything: list[int]) -> None:
+    """Nothing of it is left: no process, no listener, no runtime file of its own."""
+    assert gone(everything) == []
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", run.port), timeout=5)
+
+
+def test_ctrl_c_drains(run: Foreground) -> None:
+    """Ctrl-C, which a terminal sends to the whole process group, answers what is in flight and exits 0."""
+    run.start(terminal=True)
+    everything = run.everything()
+    with socket.create_connection(("127.0.0.1", run.port)) as client:
+        client.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        run.wait_for("the request to be read", lambda: unread(run.port) == 0)
+        os.write(run.terminal, b"\x03")
+        client.settimeout(10)
+        answer = client.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer.lower()
+    assert run.wait() == 0
+    ended(run, everything)
+
+
+def unread(port: int) -> int:
+    """Bytes that clients have sent to `port` and nobody has read, connections nobody has accepted included."""
+    sizes = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    queues = [row[4].split(":")[1] for row in sizes if row[1].endswith(f":{port:04X}")]
+    return sum(int(queue, 16) for queue in queues)
+
+
+def test_sigterm_drains(run: Foreground) -> None:
+    """SIGTERM ends it with status 0 and leaves nothing; kept connections are not waited for longer than [stop] says."""
+    run.start()
+    everything = run.everything()
+    with asking(("127.0.0.1", run.port), kept=2, single=0) as asked:
+        assert run.process is not None
+        run.process.terminate()
+        start = time.monotonic()
+        assert run.wait() == 0
+        assert time.monotonic() - start < 4
+    assert asked.answers
+    ended(run, everything)
+
+
+def test_sighup_reloads(run: Foreground) -> None:
+    """SIGHUP replaces every worker by the code now on disk, and nothing is lost."""
+    run.start()
+    before = run.pids()
+    with asking(("127.0.0.1", run.port)) as asked:
+        for number in range(2):
+            run.deploy(f"release {number}")
+            assert run.process is not None
+            run.process.send_signal(signal.SIGHUP)
+            run.wait_for("the new code", lambda n=number: run.status()["generation"] == n + 2)
+            run.wait_for("it to be done", lambda: run.status()["state"] == "serving")
+    asked.assert_nothing_lost()
+    assert asked.answers["release 0"] and asked.answers["release 1"]
+    assert not set(run.pids().values()) & set(before.values())
+
+
+def test_reload_by_command(run: Foreground) -> None:
+    """`clusterd reload RUNTIME/control` reloads it, and refuses broken code with the traceback and status 1."""
+    run.start()
+    run.deploy("second")
+    done = run.clusterd("reload")
+    assert done.returncode == 0 and "2/2" in done.stdout
+    before = run.pids()
+    run.deploy("third", "raise RuntimeError('not today')\n")
+    done = run.clusterd("reload")
+    assert done.returncode == 1
+    assert "not today" in done.stderr and "Traceback" in done.stderr
+    assert run.pids() == before
+
+
+def test_master_killed(run: Foreground) -> None:
+    """The master is SIGKILLed under load, three times: nothing lost, the same workers; and a reload works afterwards."""
+    run.start()
+    before = run.pids()
+    with asking(("127.0.0.1", run.port)) as asked:
+        for _ in range(3):
+            run.kill_master()
+            assert run.pids() == before
+        run.deploy("afterwards")
+        assert run.clusterd("reload").returncode == 0
+    asked.assert_nothing_lost()
+    assert asked.answers["afterwards"] and not set(run.pids().values()) & set(before.values())
+    assert set(run.everything()) == run.accounted(run.status())
+
+
+def test_keeper_killed(run: Foreground) -> None:
+    """Whoever waited for `clusterd run` is gone with its keeper: everything ends, nothing is orphaned."""
+    run.start()
+    everything = run.everything()
+    assert run.process is not None
+    run.process.kill()
+    assert run.wait() == -signal.SIGKILL
+    ended(run, everything)
+
+
+def test_keeper_and_master_killed(run: Foreground) -> None:
+    """With both gone at once every worker sees the end of its channel, drains and leaves."""
+    run.start()
+    everything = run.everything()
+    assert run.process is not None
+    for pid in (run.process.pid, run.status()["master"]["pid"]):
+        os.kill(pid, signal.SIGKILL)
+    run.wait()
+    ended(run, everything)
+
+
+def test_broken_code(run: Foreground) -> None:
+    """A first start with broken code exits non-zero, with the reason and the traceback on stderr, and leaves nothing."""
+    run.deploy("x", "import nowhere_to_be_found\n")
+    run.start(wait=False)
+    assert run.wait() == 1
+    assert "ModuleNotFoundError" in run.said() and "nowhere_to_be_found" in run.said() and "hello.py" in run.said()
+    ended(run, [])
+
+
+def test_port_in_use(run: Foreground) -> None:
+    """A port another program listens on is named in one line, and the exit status is not 0."""
+    with socket.create_server(("127.0.0.1", run.port)):
+        run.start(wait=False)
+        assert run.wait() == 1
+    said = run.said()
+    assert f"127.0.0.1:{run.port}" in said and "in use" in said and "Traceback" not in said
+
+
+def test_temporary_runtime(run: Foreground, tmp_path: Path) -> None:
+    """Without --runtime the directory is a private one that is removed at the end, also after a master was killed."""
+    command = [*CLUSTERD, "run", str(run.configure())]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment.pop("PYTHONPATH", None)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if b"started" in line:
+                    break
+            (own,) = tmp_path.iterdir()
+            assert own.stat().st_mode & 0o777 == 0o700
+            run.runtime = own
+            os.kill(run.status()["master"]["pid"], signal.SIGKILL)
+            run.wait_for("another master", lambda: run.status()["state"] == "serving")
+        finally:
+            process.terminate()
+            process.wait(15)
+    assert process.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unix_socket(tmp_path: Path) -> None:
+    """A UNIX socket is served, reloaded without loss, and its path is gone at the end."""
+    path = tmp_path / "hello.sock"
+    with Foreground(listen=[str(path)]) as run:
+        run.start()
+        with asking(str(path)) as asked:
+            run.deploy("second")
+            assert run.clusterd("reload").returncode == 0
+        asked.assert_nothing_lost()
+        assert asked.answers["second"]
+        assert run.process is not None
+        run.process.terminate()
+        assert run.wait() == 0
+        assert not path.exists()
