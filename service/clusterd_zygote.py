@@ -1,8 +1,8 @@
 """The program the master starts as `PYTHON LIB/clusterd_zygote.py FD`: a zygote, under the application's interpreter.
 
-    FD                 a zygote; FD is its end of the channel to the master
-    resume MEMFD       a zygote that imported the application, found that it cannot be forked, left it behind by exec
-    worker MEMFD       a worker of such a zygote, which imports the application for itself
+FD                 a zygote; FD is its end of the channel to the master
+resume MEMFD       a zygote that imported the application, found that it cannot be forked, left it behind by exec
+worker MEMFD       a worker of such a zygote, which imports the application for itself
 """
 
 from __future__ import annotations

@@ -345,7 +345,7 @@ def test_every_interrupted_prefix_converges(policy: Policy, fault: str) -> None:
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
 def test_a_master_that_dies_acting_costs_nothing(policy: Policy) -> None:
-    """A master dies with its decision written down and any part of it carried out: the next converges, nobody is blamed."""
+    """A master dies with its decision written down and any part of it carried out: the next one carries it out."""
     for before in prefixes(policy):
         for performed in range(100):
             world = before.copy()

@@ -23,7 +23,7 @@ T = TypeVar("T")
 SERVICE = Path(__file__).resolve().parents[2] / "service"
 CLUSTERD = [sys.executable, "-I", "-B", str(SERVICE / "clusterd")]
 
-APP = '''
+APP = """
 import asyncio
 
 GREETING = "hello"
@@ -41,7 +41,7 @@ async def app(scope, receive, send):
     body = GREETING.encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
-'''
+"""
 
 TOML = """\
 app = "hello:app"
@@ -71,7 +71,7 @@ class Foreground:
         self.workers = workers
         self.deploy("hello")
         self.process: subprocess.Popen[bytes] | None = None
-        self.log = tempfile.TemporaryFile()
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the rest
         self.terminal = -1
 
     def __enter__(self) -> Foreground:

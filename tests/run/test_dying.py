@@ -40,10 +40,13 @@ class Dying(Foreground):
 
     def assert_whole(self, died: str) -> None:
         """All workers of one generation serve, and every process is accounted for."""
-        status = self.wait_for("it to be at rest", lambda: (s := self.status())["state"] == "serving" and s)
-        generations = {w["generation"] for w in status["workers"]}
-        assert generations == {status["generation"]} and len(self.pids()) == self.workers, died
+        self.wait_for(f"it to be at rest, after {died}", self.at_rest)
         self.wait_for(f"whoever is not accounted for to leave, after {died}", self.accounted_for)
+
+    def at_rest(self) -> bool:
+        status = self.status()
+        serving = [w["generation"] for w in status["workers"]]
+        return status["state"] == "serving" and serving == [status["generation"]] * self.workers
 
     def accounted_for(self) -> bool:
         """Not at every instant: who was just forked or has just left is known a moment later."""

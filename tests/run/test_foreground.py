@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,7 +96,7 @@ def test_reload_by_command(run: Foreground) -> None:
 
 
 def test_master_killed(run: Foreground) -> None:
-    """The master is SIGKILLed under load, three times: nothing lost, the same workers; and a reload works afterwards."""
+    """The master is SIGKILLed under load, three times: nothing lost, the same workers; then a reload works."""
     run.start()
     before = run.pids()
     with asking(("127.0.0.1", run.port)) as asked:
@@ -134,7 +132,7 @@ def test_keeper_and_master_killed(run: Foreground) -> None:
 
 
 def test_broken_code(run: Foreground) -> None:
-    """A first start with broken code exits non-zero, with the reason and the traceback on stderr, and leaves nothing."""
+    """A first start with broken code exits non-zero, the reason and the traceback on stderr, and leaves nothing."""
     run.deploy("x", "import nowhere_to_be_found\n")
     run.start(wait=False)
     assert run.wait() == 1

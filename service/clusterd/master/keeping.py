@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clusterd.keeper import start_successor
@@ -65,14 +65,14 @@ class Keeping:
             with contextlib.suppress(WireError):
                 self.wire.send({"op": "drop", "names": known})
 
-    def rename(self, old: str, new: str) -> None:
-        """The descriptor known as `old` is `new` from now on; what was `new` is closed."""
-        self.drop(new)
-        fd = self.fds.pop(old)
-        self.fds[new] = fd
+    def rename(self, names: Mapping[str, str]) -> None:
+        """The descriptors known by the keys have the values for names from now on, all at once; what had is closed."""
+        self.drop(*names.values())
+        for old, new in names.items():
+            self.fds[new] = self.fds.pop(old)
         with contextlib.suppress(WireError):
-            self.wire.send({"op": "keep", "name": new}, [fd])
-            self.wire.send({"op": "drop", "names": [old]})
+            self.wire.send({"op": "keep", "names": list(names.values())}, [self.fds[new] for new in names.values()])
+            self.wire.send({"op": "drop", "names": list(names)})
 
     def numbered(self, prefix: str, suffix: str) -> dict[int, int]:
         """Descriptors named PREFIX-N.SUFFIX by N."""

@@ -127,16 +127,19 @@ class Master:
             return None
 
     def _take_over(self) -> None:
+        self.context.events.append(Adopted())
         self.workers.adopt()
         self.ushering.adopt()
         self.context.journal.record(
             messages.MASTER_TOOK_OVER,
             f"master {os.getpid()} took over {len(self.workers.bodies)} workers (start {self.context.keeping.starts})",
         )
-        self.context.events.append(Adopted())
-        for generation, g in self.ledger.cluster.generations.items():
-            if g.boot == "booting" and generation not in self.workers.zygotes.zygotes:
-                self.context.events.append(ZygoteGone(generation, "it was never started: the master died"))
+        cluster, releases = self.ledger.cluster, self.ledger.releases
+        for generation in releases.keys() - cluster.generations.keys():
+            del releases[generation]
+        quiet = cluster.rollout is None or cluster.rollout.kind is Kind.TRY
+        if cluster.current is not None and quiet and not cluster.stopping:
+            self.performer.settled()  # the dead master may have been about to say so
 
     def _end(self, status: int) -> int:
         self.context.notifier.stopping(self.telling.line())

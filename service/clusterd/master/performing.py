@@ -137,13 +137,9 @@ class Performer:
         cluster = self.ledger.cluster
         receipt = self.telling.finish(finish)
         self.requests.finish(finish, receipt, self._detail(finish.generation))
-        if finish.outcome is Outcome.DONE:
-            if finish.kind is Kind.START:
-                self._forgive()
-                self.context.keeping.ready()
-            if finish.kind is not Kind.TRY:
-                self._steer(cluster.steered)  # by the new generation's `balance`
-                self.context.notifier.ready(self.telling.line())
+        if finish.outcome is Outcome.DONE and finish.kind is not Kind.TRY:
+            self._steer(cluster.steered)  # by the new generation's `balance`
+            self.settled()
         elif finish.kind is Kind.START and finish.outcome is Outcome.REFUSED and cluster.stopping:
             fd = os.memfd_create(START_FAILED)
             os.write(fd, finish.reason.encode(errors="replace")[:4096])
@@ -151,6 +147,13 @@ class Performer:
             os.close(fd)
         elif finish.kind in (Kind.RELOAD, Kind.ROLLBACK):
             self.context.notifier.ready(self.telling.line())
+
+    def settled(self) -> None:
+        """Tell systemd and the keeper that nothing is under way: the start or the reload is over."""
+        if not self.ledger.cluster.problem:
+            self._forgive()
+        self.context.keeping.ready()
+        self.context.notifier.ready(self.telling.line())
 
     def _forgive(self) -> None:
         if START_FAILED in self.context.keeping.fds:

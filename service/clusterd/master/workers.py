@@ -10,7 +10,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clusterd.core.events import WorkerDraining, WorkerFailed, WorkerGone, WorkerReady, WorkerServing
+from clusterd.core.events import WorkerDraining, WorkerFailed, WorkerGone, WorkerReady, WorkerServing, WorkerUnborn
+from clusterd.core.model import Phase
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.zygotes import Zygotes
@@ -142,8 +143,7 @@ class Workers:
         for number in set(channels) | set(pidfds) | set(notify):
             w = cluster.workers.get(number)
             if w is None:
-                for kind in ("channel", "pidfd", "notify"):
-                    keeping.drop(f"worker-{number}.{kind}")
+                keeping.drop(*(f"worker-{number}.{kind}" for kind in ("channel", "pidfd", "notify")))
                 continue
             settings = self.ledger.releases[w.generation].settings
             body = Body(number, w.generation, w.slot, command=bool(settings and settings.command), adopted=True)
@@ -160,10 +160,13 @@ class Workers:
         for generation in cluster.generations:
             self.zygotes.ask_again(generation)
         for number, w in cluster.workers.items():
-            if number not in self.bodies:
-                self.context.events.append(WorkerGone(number, "it was never forked: the master died"))
-            elif self.bodies[number].pidfd is None and w.generation not in self.zygotes.zygotes:
-                self._unborn(number, "it was never forked: master and zygote died")
+            if number in self.bodies:
+                if self.bodies[number].pidfd is None and w.generation not in self.zygotes.zygotes:
+                    self._unborn(number)
+            elif w.phase is Phase.STARTING:
+                self._unborn(number)
+            else:
+                self.context.events.append(WorkerGone(number, "gone (nobody saw how: the master died too)"))
 
     def orphaned(self, generation: int) -> None:
         """The zygote is dead: what it had been asked to fork and had not answered will never be."""
@@ -244,11 +247,12 @@ class Workers:
         self._forget(body)
         self.context.events.append(WorkerGone(body.id, reason))
 
-    def _unborn(self, worker: int, reason: str) -> None:
+    def _unborn(self, worker: int, reason: str = "") -> None:
+        """There will be no process. Without a reason it is nobody's fault: the master died before it gave the order."""
         body = self.bodies.get(worker)
         if body is not None:
             self._forget(body)
-        self.context.events.append(WorkerGone(worker, reason))
+        self.context.events.append(WorkerGone(worker, reason) if reason else WorkerUnborn(worker))
 
     def _on_zygote(self, generation: int, message: Message, fds: list[int]) -> None:
         event, worker = message.get("event"), message.get("worker")
@@ -276,7 +280,7 @@ class Workers:
             for other in list(self.bodies.values()):
                 # What we ordered ourselves is answered in turn, after the list; what a dead master ordered is in it.
                 if other.generation == generation and other.pidfd is None and other.adopted:
-                    self._unborn(other.id, "it was never forked: the master died")
+                    self._unborn(other.id)
 
     def _heard(self, body: Body, message: Message) -> None:
         events = self.context.events

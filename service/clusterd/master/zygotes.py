@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -11,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clusterd.core.events import TwinGone, TwinUp, ZygoteGone, ZygoteUp
+from clusterd.core.events import TwinGone, TwinUp, ZygoteGone, ZygoteUnborn, ZygoteUp
+from clusterd.core.model import Boot, Generation, Twin
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.releases import Release, policy
@@ -28,6 +30,8 @@ class Zygote:
     pidfd: int | None = None
     pid: int | None = None
     reason: str = ""
+    token: str = ""
+    """Which order for a twin it answers: the answer to a dead master's must not be taken for it."""
 
 
 Hook = Callable[[int, Message, list[int]], None]
@@ -45,6 +49,7 @@ class Zygotes:
         self.forked = forked
         self.zygotes: dict[int, Zygote] = {}
         self.twins: dict[int, Zygote] = {}
+        self._tokens = itertools.count()
 
     # orders
 
@@ -88,9 +93,12 @@ class Zygotes:
         if zygote is None:
             self.context.events.append(TwinGone(generation))
             return
+        self._end_one("twin", generation)
         ours, theirs = socket.socketpair()
-        self._take_on(generation, "twin", ours.detach(), None)
-        self._say(zygote, {"op": "twin", "cgroup": self.context.cgroups.path(f"twin-{generation}")}, [theirs.fileno()])
+        twin = self._take_on(generation, "twin", ours.detach(), None)
+        twin.token = f"{self.context.keeping.starts}.{next(self._tokens)}"
+        order = {"op": "twin", "cgroup": self.context.cgroups.path(f"twin-{generation}"), "token": twin.token}
+        self._say(zygote, order, [theirs.fileno()])
         theirs.close()
 
     def promote(self, generation: int) -> None:
@@ -99,24 +107,27 @@ class Zygotes:
         twin = self.twins.pop(generation, None)
         if twin is None:
             return
-        for kind in ("channel", "pidfd"):
-            fd = keeping.fds.get(f"twin-{generation}.{kind}")
-            if fd is not None:
-                self.context.poll.unregister(fd)
-                keeping.rename(f"twin-{generation}.{kind}", f"zygote-{generation}.{kind}")
-                self.context.poll.register(fd, poll.READ, (f"zygote.{kind}", generation))
+        kinds = [kind for kind in ("channel", "pidfd") if f"twin-{generation}.{kind}" in keeping.fds]
+        keeping.rename({f"twin-{generation}.{kind}": f"zygote-{generation}.{kind}" for kind in kinds})
+        for kind in kinds:
+            fd = keeping.fds[f"zygote-{generation}.{kind}"]
+            self.context.poll.unregister(fd)
+            self.context.poll.register(fd, poll.READ, (f"zygote.{kind}", generation))
         self.zygotes[generation] = twin
 
     def end(self, generation: int) -> None:
         """Kill both: they hold nothing that needs a farewell, and one that hangs in an import would not hear it."""
-        for kind, group in (("zygote", self.zygotes), ("twin", self.twins)):
-            zygote = group.pop(generation, None)
-            if zygote is not None:
-                if zygote.pidfd is not None:
-                    pidfd.send(zygote.pidfd, signal.SIGKILL)
-                self._let_go(zygote, kind)
-            self.context.cgroups.kill(f"{kind}-{generation}")
-            self.context.cgroups.remove(f"{kind}-{generation}")
+        for kind in ("zygote", "twin"):
+            self._end_one(kind, generation)
+
+    def _end_one(self, kind: str, generation: int) -> None:
+        zygote = (self.zygotes if kind == "zygote" else self.twins).pop(generation, None)
+        if zygote is not None:
+            if zygote.pidfd is not None:
+                pidfd.send(zygote.pidfd, signal.SIGKILL)
+            self._let_go(zygote, kind)
+        self.context.cgroups.kill(f"{kind}-{generation}")
+        self.context.cgroups.remove(f"{kind}-{generation}")
 
     def ask_again(self, generation: int) -> None:
         """A new master asks what its predecessor may have heard and not written down."""
@@ -126,13 +137,46 @@ class Zygotes:
             self._say(zygote, {"op": "list"})
 
     def adopt(self) -> None:
-        """Take over what is in the store."""
-        keeping = self.context.keeping
+        """Take over what is in the store, and see to what was decided and not carried out."""
+        keeping, generations = self.context.keeping, self.ledger.cluster.generations
         for kind in ("zygote", "twin"):
-            pidfds = keeping.numbered(kind, "pidfd")
-            for generation, channel in keeping.numbered(kind, "channel").items():
+            channels, pidfds = keeping.numbered(kind, "channel"), keeping.numbered(kind, "pidfd")
+            for generation in pidfds.keys() - channels.keys():  # it lost its channel with the master, and leaves
+                keeping.drop(f"{kind}-{generation}.pidfd")
+            for generation, channel in channels.items():
                 zygote = self._take_on(generation, kind, channel, pidfds.get(generation), kept=True)
                 zygote.pid = pidfd.pid_of(zygote.pidfd) if zygote.pidfd is not None else None
+        for generation in {*self.zygotes, *self.twins}:
+            g = generations.get(generation)
+            if g is None or g.ended or g.boot is Boot.LOST:
+                self.end(generation)
+        for generation, twin in list(self.twins.items()):
+            elder = self.zygotes.get(generation)
+            if twin.pidfd is None or elder is not None and elder.pid == twin.pid:
+                # Not known by a pidfd yet, or promoted with its old names not dropped yet.
+                del self.twins[generation]
+                self._let_go(twin, "twin")
+        for g in generations.values():
+            if g.boot is not Boot.LOST and not g.ended:
+                self._reconcile(g)
+
+    def _reconcile(self, g: Generation) -> None:
+        """Tell the core what of generation `g` is not as it thinks."""
+        events, number = self.context.events, g.number
+        if g.boot is Boot.BOOTING:
+            if number not in self.zygotes:
+                events.append(ZygoteUnborn(number))
+            return
+        if number not in self.zygotes and g.twin is not Twin.UP:
+            self.promote(number)
+        if number not in self.twins:
+            events.append(TwinGone(number))
+        elif g.twin is Twin.ASKED:
+            events.append(TwinUp(number))
+        elif g.twin is Twin.NONE:
+            self._end_one("twin", number)
+        if number not in self.zygotes:
+            events.append(ZygoteGone(number, "the zygote is gone (nobody saw how: the master died too)"))
 
     # what they say
 
@@ -185,7 +229,7 @@ class Zygotes:
             self.ledger.releases[generation].reason = str(message.get("traceback", ""))
         elif event == "twin" and len(fds) == 1:
             twin = self.twins.get(generation)
-            if twin is None or kind == "twin":
+            if twin is None or kind == "twin" or message.get("token", twin.token) != twin.token:
                 os.close(fds[0])
                 return
             twin.pid, twin.pidfd = int(message["pid"]), fds[0]

@@ -38,8 +38,16 @@ def start(
         pid = os.fork()
         if pid == 0:
             os.close(report)
-            _become(argv, env, cwd, fds, (null, 1 if stdout is None else stdout, 2 if stderr is None else stderr),
-                    session, blocked, tell)
+            _become(
+                argv,
+                env,
+                cwd,
+                fds,
+                (null, 1 if stdout is None else stdout, 2 if stderr is None else stderr),
+                session,
+                blocked,
+                tell,
+            )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(tell)

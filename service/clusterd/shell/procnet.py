@@ -55,7 +55,7 @@ def foreign_listeners(host: str, port: int, own_inodes: Collection[int]) -> list
 
 
 def who(inode: int) -> str | None:
-    """"nginx (pid 812)": the first process found that has the socket open; None when no readable one has."""
+    """ "nginx (pid 812)": the first process found that has the socket open; None when no readable one has."""
     wanted = f"socket:[{inode}]"
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
@@ -67,7 +67,7 @@ def who(inode: int) -> str | None:
 
 
 def describe_process(pid: int) -> str:
-    """"nginx (pid 812)", or "pid 812" when its name cannot be read."""
+    """ "nginx (pid 812)", or "pid 812" when its name cannot be read."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
         return f"{file.read().strip()} (pid {pid})"
     return f"pid {pid}"

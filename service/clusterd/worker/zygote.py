@@ -173,7 +173,7 @@ class Zygote:
         self._close(fds)
         one = self._adopt(pid, None, -1)
         if one is not None:
-            self.wire.send({"event": "twin", "pid": pid}, [one.pidfd])
+            self.wire.send({"event": "twin", "pid": pid, "token": message.get("token")}, [one.pidfd])
 
     def _adopt(self, pid: int, worker: int | None, exec_fd: int) -> Child | None:
         try:
