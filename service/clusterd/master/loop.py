@@ -14,7 +14,7 @@ from collections.abc import Generator, Sequence
 from clusterd.config.load import Invalid
 from clusterd.config.settings import Settings
 from clusterd.core import machine
-from clusterd.core.actions import Action, Tell
+from clusterd.core.actions import Action, Finish, Tell
 from clusterd.core.events import Adopted, Asked, Event, Passed, StopAsked, WorkerGone, ZygoteGone
 from clusterd.core.lifecycle import IllegalMove
 from clusterd.core.model import Cluster, Kind, Phase
@@ -177,6 +177,9 @@ class Master:
         except IllegalMove as e:
             self.context.journal.record(messages.WORKER_DIED, f"{event}: {e}, ignoring", messages.Priority.WARNING)
             return
+        for action in actions:
+            if isinstance(action, Finish):
+                self.telling.finish(action)  # a rollout that is over and has no receipt would have no outcome
         if self.ledger.cluster is not before:
             self.save()
         for action in self._in_order(actions):

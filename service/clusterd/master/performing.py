@@ -108,6 +108,8 @@ class Performer:
             problems = surroundings(release.settings)
             if problems:
                 raise Invalid(problems)
+            release.resolve()
+            self.context.keeping.save(self.ledger.to_json())  # a successor must know which directory was meant
             self.workers.zygotes.boot(generation, release)
         except Invalid as e:
             self.context.events.append(ZygoteGone(generation, "; ".join(str(p) for p in e.problems)))
@@ -135,7 +137,7 @@ class Performer:
 
     def _finish(self, finish: Finish) -> None:
         cluster = self.ledger.cluster
-        receipt = self.telling.finish(finish)
+        receipt = self.ledger.receipts[finish.number]
         self.requests.finish(finish, receipt, self._detail(finish.generation))
         if finish.outcome is Outcome.DONE and finish.kind is not Kind.TRY:
             self._steer(cluster.steered)  # by the new generation's `balance`

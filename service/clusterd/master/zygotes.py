@@ -56,14 +56,12 @@ class Zygotes:
     def boot(self, generation: int, release: Release) -> None:
         """Start the zygote. Raises OSError when it cannot be started."""
         c = self.context
-        release.resolve()
         ours, theirs = socket.socketpair()
         output = c.journal.stream(f"{c.name}/zygote")
         try:
             # A command's zygote imports no application: the daemon's own interpreter will do.
             python = sys.executable if release.settings and release.settings.command else release.interpreter
             argv = [python, "-B", str(c.library / "clusterd_zygote.py"), str(theirs.fileno())]
-            cgroup = c.cgroups.path(f"zygote-{generation}")
             pid, fd = process.start(
                 argv,
                 release.variables(c.name, generation),
@@ -81,7 +79,7 @@ class Zygotes:
         c.keeping.keep(f"zygote-{generation}.pidfd", fd)
         zygote = self._take_on(generation, "zygote", ours.detach(), fd)
         zygote.pid = pid
-        self._say(zygote, release.boot_message(c.name, generation, cgroup))
+        self._say_boot(zygote)
 
     def fork(self, generation: int, order: Message, fds: Sequence[int]) -> bool:
         """Ask for a worker; False when there is no zygote to ask."""
@@ -133,7 +131,8 @@ class Zygotes:
         """A new master asks what its predecessor may have heard and not written down."""
         zygote = self.zygotes.get(generation)
         if zygote is not None:
-            self._say(zygote, {"op": "boot"})
+            # Whole, because the dead master may not have come to say it at all.
+            self._say_boot(zygote)
             self._say(zygote, {"op": "list"})
 
     def adopt(self) -> None:
@@ -260,6 +259,11 @@ class Zygotes:
         if zygote.pidfd is not None:
             self.context.poll.unregister(zygote.pidfd)
         self.context.keeping.drop(f"{kind}-{zygote.generation}.channel", f"{kind}-{zygote.generation}.pidfd")
+
+    def _say_boot(self, zygote: Zygote) -> bool:
+        generation, c = zygote.generation, self.context
+        cgroup = c.cgroups.path(f"zygote-{generation}")
+        return self._say(zygote, self.ledger.releases[generation].boot_message(c.name, generation, cgroup))
 
     def _say(self, zygote: Zygote, message: dict[str, Any], fds: Sequence[int] = ()) -> bool:
         try:
