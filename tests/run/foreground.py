@@ -147,6 +147,17 @@ class Foreground:
         """Every living process of it: keeper, master, zygotes, twins, workers."""
         return [self.process.pid, *descendants(self.process.pid)] if self.process is not None else []
 
+    def at_rest(self) -> bool:
+        """Every worker serves, all of one generation, nobody drains."""
+        status = self.status()
+        generations = [w["generation"] for w in status["workers"] if w["state"] == "serving"]
+        whole = len(status["workers"]) == self.workers and generations == [status["generation"]] * self.workers
+        return status["state"] == "serving" and whole
+
+    def accounted_for(self) -> bool:
+        """Not at every instant: who was just forked or has just left is known a moment later."""
+        return set(self.everything()) == self.accounted(self.status())
+
     def accounted(self, status: dict[str, Any]) -> set[int]:
         """The processes that `status` and the keeper account for."""
         assert self.process is not None

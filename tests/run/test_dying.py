@@ -43,15 +43,6 @@ class Dying(Foreground):
         self.wait_for(f"it to be at rest, after {died}", self.at_rest)
         self.wait_for(f"whoever is not accounted for to leave, after {died}", self.accounted_for)
 
-    def at_rest(self) -> bool:
-        status = self.status()
-        serving = [w["generation"] for w in status["workers"]]
-        return status["state"] == "serving" and serving == [status["generation"]] * self.workers
-
-    def accounted_for(self) -> bool:
-        """Not at every instant: who was just forked or has just left is known a moment later."""
-        return set(self.everything()) == self.accounted(self.status())
-
 
 def start_and_stop(points: Iterable[int]) -> None:
     for point in points:

@@ -107,7 +107,7 @@ def test_master_killed(run: Foreground) -> None:
         assert run.clusterd("reload").returncode == 0
     asked.assert_nothing_lost()
     assert asked.answers["afterwards"] and not set(run.pids().values()) & set(before.values())
-    assert set(run.everything()) == run.accounted(run.status())
+    run.wait_for("every process to be accounted for", run.accounted_for)
 
 
 def test_keeper_killed(run: Foreground) -> None:
