@@ -218,6 +218,23 @@ def test_later_start_that_fails_stays_and_heals(how: str) -> None:
     at_rest(world, 3)
 
 
+@pytest.mark.parametrize("how", ["broken", "unbootable"])
+def test_stop_while_a_later_start_fails(how: str) -> None:
+    """Told to stop at any moment of a start that fails again and again, it exits, with status 0."""
+    world = World(cluster=Cluster(strict=False))
+    setattr(world, how, frozenset({1}))
+    world.event(Asked(Kind.START, POLICIES["all"]))
+    for _ in range(30):
+        stopped = world.copy()
+        stopped.event(StopAsked())
+        stopped.quiesce()
+        assert stopped.exited == 0 and not stopped.cluster.workers
+        if world.pending:
+            world.deliver(0)
+        else:
+            world.pass_time()
+
+
 def test_reload_with_nobody_alive_waits_for_nothing() -> None:
     """A reload when no worker lives cancels the back-off and does not soak."""
     world = World(cluster=Cluster(strict=False), unbootable=frozenset({1}))

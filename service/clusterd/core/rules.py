@@ -190,6 +190,8 @@ def drain(d: Draft) -> None:
 def forgive(d: Draft) -> None:
     """A worker that lives clears its seat's failures, a zygote that is up the boot's; with none left all is well."""
     c = d.cluster
+    if c.stopped:
+        return
     for seat in c.failures:
         if seat == BOOT:
             over = c.current is not None and c.generations[c.current].boot is Boot.UP
