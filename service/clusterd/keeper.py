@@ -21,6 +21,7 @@ from clusterd.shell import messages, pidfd, process, subreaper
 from clusterd.shell.cgroup import Cgroups
 from clusterd.shell.journal import Journal
 from clusterd.shell.memory import State
+from clusterd.shell.messages import Message
 from clusterd.shell.notify import Notifier
 from clusterd.shell.poll import READ, WRITE, Poll
 from clusterd.shell.signals import Signals
@@ -345,10 +346,12 @@ class _Keeper:
         self.master = None
         if master.bye is not None:
             return master.bye
-        self._died(master.born, now, f"master {master.pid} {pidfd.describe(status)}")
+        left = status == 0  # told to, for an upgrade
+        text = f"master {master.pid} {'left' if left else pidfd.describe(status)}"
+        self._died(master.born, now, text, messages.MASTER_LEFT if left else messages.MASTER_DIED)
         return 1 if self._hopeless(now) else None
 
-    def _died(self, born: float, now: float, text: str) -> None:
+    def _died(self, born: float, now: float, text: str, message: Message = messages.MASTER_DIED) -> None:
         self.quick = self.quick + 1 if now - born < QUICK else 0
         self.ready = self.ready or now - born > WITHIN
         self.deaths = [*(t for t in self.deaths if now - t < WITHIN), now]
@@ -358,7 +361,7 @@ class _Keeper:
             # Or systemd, which knows no main process then, would stop the unit without telling anyone.
             self.notifier.main_pid(os.getpid())
         then = "giving up" if self._hopeless(now) else "starting another" + (f" in {delay:g} s" if delay else "")
-        self.journal.record(messages.MASTER_DIED, f"{text}: {then}")
+        self.journal.record(message, f"{text}: {then}")
 
     def _hopeless(self, now: float) -> bool:
         return not self.ready and len([t for t in self.deaths if now - t < WITHIN]) > ATTEMPTS

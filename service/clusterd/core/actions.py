@@ -27,6 +27,8 @@ class What(StrEnum):
     RECOVERED = "recovered"
     WORKER_READY = "worker-ready"
     WORKER_DIED = "worker-died"
+    WORKER_REPLACED = "worker-replaced"
+    WORKER_LEFT = "worker-left"
     WORKER_TIMEOUT = "worker-timeout"
     WORKER_CUT = "worker-cut"
     ZYGOTE_LOST = "zygote-lost"
@@ -130,6 +132,7 @@ class Tell:
     what: What
     text: str = ""
     worker: int | None = None
+    slot: int | None = None
     generation: int | None = None
     number: int | None = None
 

@@ -129,10 +129,10 @@ def _take(d: Draft, event: Event) -> None:
             if (w := d.cluster.workers.get(number)) is not None:
                 d.move(w, "ready", ready_at=w.ready_at if w.ready_at is not None else d.now)
                 if w.phase is Phase.STARTING:
-                    d.tell(What.WORKER_READY, worker=w.id, generation=w.generation)
+                    d.tell(What.WORKER_READY, worker=w.id, slot=w.slot, generation=w.generation)
         case WorkerServing(number):
             if (w := d.cluster.workers.get(number)) is not None:
-                d.move(w, "serving", accepting=w.phase is Phase.SERVING)
+                _serving(d, w)
         case WorkerDraining(number):
             if (w := d.cluster.workers.get(number)) is not None:
                 _draining(d, w)
@@ -252,8 +252,15 @@ def _worker_gone(d: Draft, w: Worker, reason: str) -> None:
         return
     if w.killed and not w.reason:
         return  # killed because nobody wanted it any more
-    d.tell(What.WORKER_DIED, w.reason or reason, worker=w.id, generation=w.generation)
+    d.tell(What.WORKER_DIED, w.reason or reason, worker=w.id, slot=w.slot, generation=w.generation)
     _lost(d, w, w.reason or reason)
+
+
+def _serving(d: Draft, w: Worker) -> None:
+    after = d.move(w, "serving", accepting=w.phase is Phase.SERVING)
+    r = d.cluster.rollout
+    if after.accepting and not w.accepting and (r is None or w.generation != r.target):
+        d.tell(What.WORKER_REPLACED, worker=w.id, slot=w.slot, generation=w.generation)
 
 
 def _draining(d: Draft, w: Worker) -> None:
@@ -263,7 +270,7 @@ def _draining(d: Draft, w: Worker) -> None:
     timeout = d.cluster.generations[w.generation].policy.drain_timeout
     d.move(w, "draining", accepting=False, until=d.now + timeout + rules.KILL_GRACE)
     if not d.cluster.stopping:
-        d.tell(What.WORKER_DIED, "it drains though nobody told it to", worker=w.id, generation=w.generation)
+        d.tell(What.WORKER_LEFT, worker=w.id, slot=w.slot, generation=w.generation)
         _lost(d, w, "it left by itself")
 
 

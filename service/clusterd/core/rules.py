@@ -49,12 +49,14 @@ def overdue(d: Draft) -> None:
         if w.killed or w.until is None or d.now < w.until:
             continue
         if w.phase is Phase.DRAINING:
-            d.tell(What.WORKER_CUT, "did not finish draining in time", worker=w.id, generation=w.generation)
+            d.tell(
+                What.WORKER_CUT, "did not finish draining in time", worker=w.id, slot=w.slot, generation=w.generation
+            )
             d.kill(w)
         else:
             timeout = d.cluster.generations[w.generation].policy.ready_timeout
             w = d.put(w, reason=w.reason or f"not ready within {timeout:g} s")
-            d.tell(What.WORKER_TIMEOUT, w.reason, worker=w.id, generation=w.generation)
+            d.tell(What.WORKER_TIMEOUT, w.reason, worker=w.id, slot=w.slot, generation=w.generation)
             d.kill(w)
 
 

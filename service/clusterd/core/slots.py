@@ -60,4 +60,3 @@ def _soon(cluster: Cluster) -> set[int]:
         if generation.boot is Boot.UP and not generation.policy.fresh_slots:
             soon.add(seat % generation.policy.slots)
     return soon
-

@@ -175,7 +175,7 @@ class Master:
         try:
             self.ledger.cluster, actions = machine.step(before, event, self._stepped)
         except IllegalMove as e:
-            self.context.journal.record(messages.WORKER_DIED, f"{event}: {e}, ignoring", messages.Priority.WARNING)
+            self.context.journal.record(messages.UNEXPECTED, f"{event}: {e}, ignoring")
             return
         for action in actions:
             if isinstance(action, Finish):
@@ -247,7 +247,7 @@ class Master:
             elif number == signal.SIGUSR1:
                 # An upgrade: this master leaves, the keeper starts the next from the files now on disk.
                 self.context.journal.record(
-                    messages.MASTER_DIED, "asked to make room for a new master (SIGUSR1)", messages.Priority.NOTICE
+                    messages.MASTER_LEFT, f"master {os.getpid()} makes room for another (SIGUSR1)"
                 )
                 os._exit(0)
 
@@ -266,9 +266,8 @@ class Master:
             pid = self.context.keeping.succeed(self.launch, self.context.name)
         except (OSError, WireError) as e:
             self.context.journal.record(
-                messages.KEEPER_REPLACED,
+                messages.KEEPER_LOST,
                 f"the keeper died and another cannot be started: {e}",
-                messages.Priority.CRITICAL,
             )
             return
         self.context.poll.register(self.context.keeping.wire.fileno(), poll.READ, ("keeper", 0))

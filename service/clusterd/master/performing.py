@@ -130,9 +130,8 @@ class Performer:
                 attach(group.fds[0], steering(mode, live))
             except OSError as e:
                 self.context.journal.record(
-                    messages.PORT_SHARED,
+                    messages.STEERING_FAILED,
                     f"{group.text}: the kernel took no steering program: {e.strerror}, ignoring",
-                    messages.Priority.ERROR,
                 )
 
     def _finish(self, finish: Finish) -> None:
@@ -168,14 +167,12 @@ class Performer:
         return (release.reason if release else "") or next(iter(self.workers.last_words.values()), "")
 
     def _tell(self, tell: Tell) -> None:
-        body = self.workers.bodies.get(tell.worker) if tell.worker is not None else None
         traceback = ""
         if tell.what in (What.REFUSED, What.START_FAILED, What.DEGRADED, What.BOOT_FAILED) and tell.generation:
             traceback = self._detail(tell.generation)
         elif tell.what is What.WORKER_DIED and tell.worker is not None:
             traceback = self.workers.last_words.pop(tell.worker, "")
-        slot = body.slot if body is not None else None
-        self.telling.tell(tell, slot, traceback)
+        self.telling.tell(tell, traceback)
         if tell.what is What.RECOVERED:
             self._forgive()
         if tell.what is What.GENERATION_GONE and tell.generation is not None:

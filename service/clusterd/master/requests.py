@@ -165,7 +165,7 @@ class Requests:
         self.advance()
 
     def _refuse(self, call: Call | None, error: str, text: str, **parameters: Any) -> None:
-        self.context.journal.record(messages.RELOAD_REFUSED, f"refused, nothing changed: {text}")
+        self.context.journal.record(messages.CONFIGURATION_REFUSED, f"refused, nothing changed: {text}")
         self.telling.note = f"reload refused: {text}"
         if call is not None:
             call.error(error, **parameters)

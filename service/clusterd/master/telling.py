@@ -3,36 +3,49 @@
 from __future__ import annotations
 
 from clusterd.core.actions import Finish, Outcome, Tell, What
-from clusterd.core.model import Cluster, Kind, Phase, Stage
+from clusterd.core.model import Boot, Cluster, Kind, Phase, Stage
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.receipts import Receipt
 from clusterd.shell import messages
 from clusterd.shell.messages import Message
 
-_MESSAGES: dict[What, Message] = {
+MESSAGES: dict[What, Message] = {
     What.STARTED: messages.STARTED,
     What.START_FAILED: messages.START_FAILED,
     What.DEGRADED: messages.DEGRADED,
     What.RECOVERED: messages.RECOVERED,
     What.WORKER_READY: messages.WORKER_READY,
+    What.WORKER_REPLACED: messages.WORKER_REPLACED,
     What.WORKER_DIED: messages.WORKER_DIED,
-    What.WORKER_TIMEOUT: messages.WORKER_DIED,
+    What.WORKER_LEFT: messages.WORKER_LEFT,
+    What.WORKER_TIMEOUT: messages.WORKER_LATE,
     What.WORKER_CUT: messages.DRAIN_CUT_OFF,
     What.ZYGOTE_LOST: messages.ZYGOTE_LOST,
-    What.BOOT_FAILED: messages.DEGRADED,
+    What.BOOT_FAILED: messages.BOOT_FAILED,
     What.BEGUN: messages.RELOAD_BEGUN,
     What.COMMITTED: messages.RELOAD_COMMITTED,
-    What.DONE: messages.RELOAD_COMMITTED,
+    What.DONE: messages.RELOAD_DONE,
     What.REFUSED: messages.RELOAD_REFUSED,
-    What.RETURNING: messages.RETURNED,
+    What.RETURNING: messages.RETURNING,
     What.RETURNED: messages.RETURNED,
     What.SUPERSEDED: messages.RELOAD_SUPERSEDED,
-    What.SETTLED: messages.RELOAD_COMMITTED,
+    What.SETTLED: messages.RELOAD_SETTLED,
     What.GENERATION_GONE: messages.OLD_GONE,
     What.STOPPING: messages.STOPPING,
     What.STOPPED: messages.STOPPED,
 }
+OTHERS: dict[tuple[What, str], Message] = {
+    (What.BEGUN, Kind.START): messages.START_BEGUN,
+    (What.BEGUN, Kind.ROLLBACK): messages.ROLLBACK_BEGUN,
+    (What.DONE, Kind.ROLLBACK): messages.ROLLBACK_DONE,
+    (What.REFUSED, Kind.ROLLBACK): messages.ROLLBACK_REFUSED,
+    (What.BEGUN, Kind.TRY): messages.TRY_BEGUN,
+    (What.DONE, Kind.TRY): messages.TRY_DONE,
+    (What.REFUSED, Kind.TRY): messages.TRY_REFUSED,
+    (What.SUPERSEDED, Outcome.STOPPED): messages.GIVEN_UP,
+}
+"""What a start, a rollback or a try, or a stop in the middle, has messages of its own for."""
 
 
 class Telling:
@@ -46,7 +59,7 @@ class Telling:
         self.note = ""
         """What the status line says besides: why the last change was refused or returned."""
 
-    def tell(self, tell: Tell, slot: int | None, traceback: str = "") -> None:
+    def tell(self, tell: Tell, traceback: str = "") -> None:
         """One journal record."""
         text = self._words(tell, self.ledger.cluster)
         if not text:
@@ -54,11 +67,10 @@ class Telling:
         if traceback:
             text += f"\n{traceback.rstrip()}"
         self.context.journal.record(
-            _MESSAGES[tell.what],
+            self._message(tell),
             text,
-            _priority(tell),
             worker=tell.worker,
-            slot=slot,
+            slot=tell.slot,
             generation=tell.generation,
             reload=tell.number,
         )
@@ -100,7 +112,7 @@ class Telling:
             return False
         receipt.drained = True
         self.context.journal.record(
-            messages.RELOAD_COMMITTED,
+            messages.RELOAD_RECEIPT,
             f"receipt {receipt.write().text}",
             generation=receipt.generation,
             reload=receipt.number,
@@ -139,6 +151,13 @@ class Telling:
         # Under systemd everybody knows where the control socket is.
         return f"{addresses} (control socket {self.context.runtime}/control)" if self.context.foreground else addresses
 
+    def _message(self, tell: Tell) -> Message:
+        receipt = self.ledger.receipts.get(tell.number) if tell.number is not None else None
+        about = tell.text if tell.what is What.BEGUN else receipt.kind if receipt is not None else ""
+        if tell.what is What.SUPERSEDED and receipt is not None:
+            about = receipt.outcome
+        return OTHERS.get((tell.what, about), MESSAGES[tell.what])
+
     def _words(self, tell: Tell, cluster: Cluster) -> str:
         number = f"#{tell.number}" if tell.number is not None else ""
         g = f"generation {tell.generation}" if tell.generation is not None else ""
@@ -148,12 +167,18 @@ class Telling:
                 return f"started: {summary(cluster)}, on {self._where()}"
             case What.START_FAILED:
                 return f"start failed: {tell.text}"
-            case What.DEGRADED | What.BOOT_FAILED:
+            case What.DEGRADED:
                 return f"no worker can be started: {tell.text}"
+            case What.BOOT_FAILED:
+                return f"{g} cannot be imported: {tell.text}"
             case What.RECOVERED:
                 return f"recovered: {summary(cluster)}"
             case What.WORKER_READY:
                 return f"worker {tell.worker} is ready ({g})"
+            case What.WORKER_REPLACED:
+                return f"worker {tell.worker} took over slot {tell.slot} ({g})"
+            case What.WORKER_LEFT:
+                return f"worker {tell.worker} leaves by itself ({g})"
             case What.WORKER_DIED:
                 return f"worker {tell.worker} died: {tell.text} ({g})"
             case What.WORKER_TIMEOUT:
@@ -161,7 +186,9 @@ class Telling:
             case What.WORKER_CUT:
                 return f"worker {tell.worker} is killed: it {tell.text} ({g})"
             case What.ZYGOTE_LOST:
-                return f"{g}: {tell.text}; its twin takes over"
+                known = cluster.generations.get(tell.generation) if tell.generation is not None else None
+                then = "its twin takes over" if known is not None and known.boot is Boot.UP else "it has no twin"
+                return f"{g}: {tell.text}; {then}"
             case What.BEGUN:
                 return f"{number}: {tell.text} of {g} begun"
             case What.COMMITTED:
@@ -184,17 +211,6 @@ class Telling:
                 return "stopping: workers drain"
             case What.STOPPED:
                 return "stopped"
-
-
-def _priority(tell: Tell) -> messages.Priority | None:
-    match tell.what:
-        case What.RECOVERED | What.BEGUN | What.COMMITTED | What.SETTLED | What.GENERATION_GONE:
-            return messages.Priority.INFO
-        case What.RETURNING | What.RETURNED:
-            return messages.Priority.CRITICAL
-        case What.WORKER_TIMEOUT | What.WORKER_CUT:
-            return messages.Priority.WARNING
-    return None
 
 
 def _count(report: dict[str, object], key: str) -> int:

@@ -54,7 +54,7 @@ class Ushering:
             _, fd = process.start(program("usher", str(theirs.fileno())), environment(), "/", [theirs.fileno()])
         except OSError as e:
             self.context.journal.record(
-                messages.USHER_ENDED,
+                messages.USHER_FAILED,
                 f"the usher cannot be started: {e.strerror} '{e.filename}'",
                 messages.Priority.ERROR,
             )
@@ -94,7 +94,7 @@ class Ushering:
             return
         reason = pidfd.describe(pidfd.status(pid))
         if self.wire is not None:
-            self.context.journal.record(messages.USHER_ENDED, f"the usher {reason}", messages.Priority.WARNING)
+            self.context.journal.record(messages.USHER_FAILED, f"the usher {reason}")
         self._forget()
         self._watch()
 

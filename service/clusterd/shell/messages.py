@@ -33,6 +33,13 @@ class Message:
     text: str
 
 
+START_BEGUN = Message(
+    "044acd7d807048fe8a0198ef547742b4",
+    Priority.INFO,
+    "@CLUSTERD_APP@ is starting",
+    "The application @CLUSTERD_APP@ is imported as generation @CLUSTERD_GENERATION@; then its workers are started. "
+    "Clients wait on the sockets meanwhile.",
+)
 STARTED = Message(
     "5a2c2cd8f36a4628bbf15bfc55a07376",
     Priority.NOTICE,
@@ -55,6 +62,21 @@ WORKER_DIED = Message(
     "to. The connections it had accepted are lost; those that wait on its slot are not, and another worker is started "
     "for the slot. Its last output is in the journal under the identifier @CLUSTERD_APP@/@CLUSTERD_SLOT@.",
 )
+WORKER_LATE = Message(
+    "adffdf6b6b90473793115e6e33008cd4",
+    Priority.WARNING,
+    "Worker @CLUSTERD_WORKER@ of @CLUSTERD_APP@ was not ready in time",
+    "Worker @CLUSTERD_WORKER@ (slot @CLUSTERD_SLOT@, generation @CLUSTERD_GENERATION@) did not become ready within "
+    "[reload] ready-timeout, and was killed. Its output is in the journal under the identifier "
+    "@CLUSTERD_APP@/@CLUSTERD_SLOT@.",
+)
+WORKER_LEFT = Message(
+    "2b11190e987c4e3793ef1e0371e9c72e",
+    Priority.WARNING,
+    "Worker @CLUSTERD_WORKER@ of @CLUSTERD_APP@ leaves by itself",
+    "Worker @CLUSTERD_WORKER@ (slot @CLUSTERD_SLOT@, generation @CLUSTERD_GENERATION@) stopped accepting though it "
+    "was not asked to. It finishes what it has; another worker is started for its slot.",
+)
 WORKER_REPLACED = Message(
     "52c8b997481f4c579ca268b9228a547e",
     Priority.NOTICE,
@@ -71,10 +93,31 @@ RELOAD_BEGUN = Message(
 RELOAD_COMMITTED = Message(
     "a96b9c5b90e343e5b2b61b60dd62189f",
     Priority.NOTICE,
+    "Generation @CLUSTERD_GENERATION@ of @CLUSTERD_APP@ is committed",
+    "All of the generation's workers are ready, and accept connections from now on. The workers of the generation "
+    "before stop accepting, finish what they have and leave.",
+)
+RELOAD_DONE = Message(
+    "9197b763259f47e38f65078aab5bf922",
+    Priority.NOTICE,
     "Reload of @CLUSTERD_APP@ done",
-    "Generation @CLUSTERD_GENERATION@ of @CLUSTERD_APP@ serves every slot. The workers of the generation before finish "
-    "what they have and leave. The generation is watched for a while ([reload] watch): if it keeps dying, the one "
-    "before is brought back.",
+    "Generation @CLUSTERD_GENERATION@ of @CLUSTERD_APP@ serves every slot, and no worker of the generation before "
+    "accepts any more. The generation is watched for a while ([reload] watch): if it keeps dying, the one before is "
+    "brought back.",
+)
+RELOAD_RECEIPT = Message(
+    "befa1e4d4ea941ea904b216a4b87b2c0",
+    Priority.INFO,
+    "The old workers of @CLUSTERD_APP@ are gone",
+    "The last worker of the generation that was replaced by generation @CLUSTERD_GENERATION@ has left. How many "
+    "connections were cut, and how many WebSockets were closed with 1012, is known now.",
+)
+RELOAD_SETTLED = Message(
+    "e3a479bc700c45b5a7915c2e79a0ecc7",
+    Priority.INFO,
+    "Generation @CLUSTERD_GENERATION@ of @CLUSTERD_APP@ has settled",
+    "Generation @CLUSTERD_GENERATION@ has lived through [reload] watch. It is not returned to the one before by "
+    "itself any more; 'clusterd rollback @CLUSTERD_APP@' still does it by hand.",
 )
 RELOAD_REFUSED = Message(
     "1eef60f3327f4787a78125769ca00c72",
@@ -84,12 +127,73 @@ RELOAD_REFUSED = Message(
     "request. The workers of the generation before serve on, and would be started again from the code they have in "
     "memory. Repair the code and reload again; 'clusterd try @CLUSTERD_APP@' checks it without touching the service.",
 )
+CONFIGURATION_REFUSED = Message(
+    "1fca2e27d3bf4603a74c5325bc146c72",
+    Priority.ERROR,
+    "The configuration of @CLUSTERD_APP@ was refused, nothing changed",
+    "The file has errors, or asks for what a reload cannot change. The running workers keep the configuration they "
+    "have; 'clusterd check @CLUSTERD_APP@' says all that is wrong with it.",
+)
+ROLLBACK_BEGUN = Message(
+    "139b45c254aa4fe5a61aaae496af72af",
+    Priority.NOTICE,
+    "Rollback of @CLUSTERD_APP@ begun",
+    "Generation @CLUSTERD_GENERATION@ of @CLUSTERD_APP@, which is parked in memory, is brought back. Nothing is read "
+    "from disk.",
+)
+ROLLBACK_DONE = Message(
+    "0a10d9acf65b4dd78e5a63c61e10ba96",
+    Priority.NOTICE,
+    "Rollback of @CLUSTERD_APP@ done",
+    "Generation @CLUSTERD_GENERATION@ of @CLUSTERD_APP@ serves every slot again. The code on disk is not the code "
+    "that serves, until the next reload.",
+)
+ROLLBACK_REFUSED = Message(
+    "2f37ff7a17b6490ea89ca038869cf45a",
+    Priority.ERROR,
+    "Rollback of @CLUSTERD_APP@ refused, nothing changed",
+    "No generation is parked, or its workers did not become ready. What served before serves on.",
+)
+TRY_BEGUN = Message(
+    "029ba14205324680a0d08ac862704f1a",
+    Priority.INFO,
+    "The code of @CLUSTERD_APP@ on disk is tried",
+    "Generation @CLUSTERD_GENERATION@ of @CLUSTERD_APP@ is loaded from disk and checked in one worker that gets no "
+    "connection.",
+)
+TRY_DONE = Message(
+    "3f816f57611b47918b03f41b58dd0117",
+    Priority.NOTICE,
+    "The code of @CLUSTERD_APP@ on disk is fit to be served",
+    "Generation @CLUSTERD_GENERATION@ of @CLUSTERD_APP@ became ready, and was dropped again: a reload would be "
+    "accepted.",
+)
+TRY_REFUSED = Message(
+    "42ef0b38a6344e48a07be56dac0beecd",
+    Priority.WARNING,
+    "The code of @CLUSTERD_APP@ on disk is not fit to be served",
+    "Generation @CLUSTERD_GENERATION@ of @CLUSTERD_APP@ did not become ready. What serves was not touched; a reload "
+    "would be refused.",
+)
 RELOAD_SUPERSEDED = Message(
     "3aab1272e2f74a60bfd891dbcd4c49bf",
     Priority.NOTICE,
     "Reload of @CLUSTERD_APP@ superseded by a later one",
     "Another reload was asked for before generation @CLUSTERD_GENERATION@ was committed; it was dropped for the newer "
     "one. Whoever asked for the first is told with an exit status of its own (3).",
+)
+GIVEN_UP = Message(
+    "74dbd3371a184d7dad158d24cefa4599",
+    Priority.NOTICE,
+    "A change of @CLUSTERD_APP@ was given up because it is stopping",
+    "@CLUSTERD_APP@ was told to stop while generation @CLUSTERD_GENERATION@ was on its way.",
+)
+RETURNING = Message(
+    "76c602f5931942dcb484c70a9bb63f84",
+    Priority.CRITICAL,
+    "Generation @CLUSTERD_GENERATION@ of @CLUSTERD_APP@ is given up",
+    "Workers of generation @CLUSTERD_GENERATION@ keep dying. The generation before, which is parked in memory, is "
+    "brought back.",
 )
 RETURNED = Message(
     "f2bf73eef3b147f5b901c9f033221610",
@@ -111,6 +215,13 @@ DEGRADED = Message(
     "Fewer workers of @CLUSTERD_APP@ serve than are wanted. New connections go to those that do; when there is none, "
     "clients are answered 503. Starting is tried again and again, with growing delays ([restart]).",
 )
+BOOT_FAILED = Message(
+    "ab92d2265c7d4bda8d0ca05f5b93cf4a",
+    Priority.ERROR,
+    "Generation @CLUSTERD_GENERATION@ of @CLUSTERD_APP@ could not be imported",
+    "The application failed while it was imported, for new workers of a generation that has no process left to fork "
+    "from. It is tried again, with growing delays ([restart]).",
+)
 RECOVERED = Message(
     "2383ce1519134388be270ecc4ff10c0b",
     Priority.NOTICE,
@@ -131,12 +242,26 @@ ZYGOTE_LOST = Message(
     "The process that workers of this generation are forked from ended. Its twin takes its place; without one, the "
     "next worker is started from the code on disk.",
 )
+UNEXPECTED = Message(
+    "d1c2e9603ca04eae8e59a21ade42f718",
+    Priority.WARNING,
+    "The master of @CLUSTERD_APP@ heard what cannot be",
+    "A process of @CLUSTERD_APP@ said something its state does not allow. It is ignored. This is a bug of clusterd: "
+    "please report it with the record.",
+)
 MASTER_DIED = Message(
     "b1f579f44f59457b8d67b20561964277",
     Priority.ERROR,
     "The master of @CLUSTERD_APP@ died, another is started",
     "The process that manages the workers of @CLUSTERD_APP@ ended or hung. The workers serve on meanwhile, and the "
     "next master takes them over.",
+)
+MASTER_LEFT = Message(
+    "7c0b7da9d49c4acea81c009ea93e3d54",
+    Priority.NOTICE,
+    "The master of @CLUSTERD_APP@ makes room for another",
+    "The master was told to leave (SIGUSR1), as an upgrade of the package does. The workers serve on, and the next "
+    "master, from the files now on disk, takes them over.",
 )
 MASTER_TOOK_OVER = Message(
     "5e981d60571047ffb67c59bfe2a0cc58",
@@ -177,12 +302,33 @@ USHER_ENDED = Message(
     "The usher of @CLUSTERD_APP@ has ended",
     "No connection waits any more on a slot without a worker.",
 )
+USHER_FAILED = Message(
+    "a5b22cf44a754945988a5f6cad905016",
+    Priority.WARNING,
+    "The usher of @CLUSTERD_APP@ failed",
+    "The usher could not be started, or died. While connections wait on a slot without a worker another one is "
+    "started.",
+)
 KEEPER_REPLACED = Message(
     "feca8eed02d64c628a3541a1229a8975",
     Priority.WARNING,
     "The keeper of @CLUSTERD_APP@ was replaced",
     "The process that holds the sockets and restarts the master ended; the master has started another, which holds "
     "the same.",
+)
+KEEPER_LOST = Message(
+    "66a1461bfd7e489c92947b6fd0993264",
+    Priority.CRITICAL,
+    "@CLUSTERD_APP@ is without a keeper",
+    "The process that holds the sockets and restarts the master ended, and the master could not start another. Should"
+    " the master die too, systemd starts the service afresh.",
+)
+STEERING_FAILED = Message(
+    "a6fd50c2fe15470aaf6c4533aa786f6f",
+    Priority.ERROR,
+    "The kernel does not steer the connections of @CLUSTERD_APP@",
+    "The kernel took no program for the sockets of an address. It spreads new connections over all slots itself; "
+    "those that no worker serves are passed on by the usher.",
 )
 PORT_SHARED = Message(
     "d6936692611d4f6eb84da75fae9b9dbb",
