@@ -1,0 +1,57 @@
+"""Who belongs to an instance: the processes in its cgroup against those that it accounts for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.systemd.harness.instance import Instance
+
+
+def keeper(instance: Instance) -> int:
+    """The pid, as the machine numbers it, of whoever restarts the master."""
+    master = instance.status()["master"]["pid"]
+    return int(instance.machine.run(["ps", "-o", "ppid=", "-p", str(master)]).stdout)
+
+
+def kill(instance: Instance, *pids: int, signal: str = "KILL") -> None:
+    instance.machine.run(["kill", f"-{signal}", *map(str, pids)])
+
+
+def kill_master(instance: Instance, signal: str = "KILL") -> dict[str, Any]:
+    """End the master; the status that its successor gives."""
+    old = instance.status()["master"]["pid"]
+    kill(instance, old, signal=signal)
+    return instance.machine.wait_for("another master", lambda: (s := status(instance)) and differs(s, old) and s)
+
+
+def differs(status: dict[str, Any], old: int) -> bool:
+    return bool(status["master"]["pid"] != old)
+
+
+def status(instance: Instance) -> dict[str, Any]:
+    """The status, {} while nobody answers."""
+    done = instance.clusterd("status", "--json", check=False)
+    return instance.status() if done.returncode == 0 else {}
+
+
+def at_rest(instance: Instance) -> dict[str, Any]:
+    """The status as soon as every worker serves, all of one generation, and every process is accounted for."""
+
+    def probe() -> dict[str, Any] | None:
+        now = status(instance)
+        if not now or now["state"] != "serving" or not all(w["state"] == "serving" for w in now["workers"]):
+            return None
+        if {w["generation"] for w in now["workers"]} != {now["generation"]} or len(now["workers"]) != now["wanted"]:
+            return None
+        return now if set(instance.machine.processes(instance.service)) == accounted(instance, now) else None
+
+    try:
+        return instance.machine.wait_for("an instance at rest", probe)
+    except Exception:
+        listed = instance.machine.sh(f"systemctl status --no-pager -l {instance.service} || :").stdout
+        raise AssertionError(f"{status(instance)}\n{listed}") from None
+
+
+def accounted(instance: Instance, status: dict[str, Any]) -> set[int]:
+    zygotes = {g[kind] for g in status["generations"] for kind in ("zygote", "twin") if g[kind]}
+    return {keeper(instance), status["master"]["pid"], *zygotes, *(w["pid"] for w in status["workers"])}

@@ -1,0 +1,281 @@
+"""Masters, keepers, zygotes and workers killed under load, on a real systemd: what serves goes on serving."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.systemd import load
+from tests.systemd.accounting import at_rest, keeper, kill, kill_master, status
+from tests.systemd.apps import UVICORN
+from tests.systemd.harness.instance import Instance
+
+QUICK = """\
+workers = 3
+[reload]
+soak = "100ms"
+linger = "200ms"
+drain-timeout = "5s"
+watch = "1s"
+[stop]
+drain-timeout = "1s"
+[restart]
+delay = "100ms"
+max-delay = "1s"
+"""
+
+GATED = """
+
+import pathlib, time
+while pathlib.Path(__file__).with_name("gate").exists():
+    time.sleep(0.02)
+"""
+"""Code whose import waits for as long as there is a file 'gate' beside it."""
+
+
+def gate(instance: Instance, *, shut: bool) -> None:
+    path = f"{instance.directory}/gate"
+    instance.machine.run(["touch", path] if shut else ["rm", "-f", path])
+
+
+def wait_for_phase(instance: Instance, phase: str) -> None:
+    instance.machine.wait_for(phase, lambda: ((status(instance) or {}).get("rollout") or {}).get("phase") == phase)
+
+
+@contextlib.contextmanager
+def reloading(instance: Instance, expected: int = 0) -> Iterator[None]:
+    """`systemctl reload` runs while the block does, and exits as expected."""
+    process = instance.machine.popen(
+        ["systemctl", "reload", instance.service], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    yield
+    assert process.wait(60) == expected
+
+
+def test_masters_killed(instance: Instance) -> None:
+    """SIGKILL and SIGUSR1 to the master, under load: nothing lost, the same workers, and a reload works afterwards."""
+    UVICORN.deploy(instance, extra=QUICK)
+    instance.start()
+    workers, inodes = instance.workers(), instance.inodes()
+    with load.everything(instance.machine, instance.port) as asked:
+        for signal in ("KILL", "USR1", "KILL"):
+            assert kill_master(instance, signal)["state"] == "serving"
+            assert instance.workers() == workers
+        instance.reload()
+        assert not set(instance.workers().values()) & set(workers.values())
+    asked.assert_nothing_lost()
+    assert instance.inodes() == inodes
+    assert (instance.show("ActiveState"), instance.show("NRestarts")) == ("active", "0")
+    assert instance.show("MainPID") == str(at_rest(instance)["master"]["pid"])
+
+
+def test_keeper_killed(instance: Instance) -> None:
+    """The keeper is SIGKILLed under load, then the master that started another keeper: the same workers, nothing lost."""
+    UVICORN.deploy(instance, extra=QUICK)
+    instance.start()
+    workers, first = instance.workers(), keeper(instance)
+    with load.everything(instance.machine, instance.port) as asked:
+        kill(instance, first)
+        instance.machine.wait_for("another keeper", lambda: keeper(instance) not in (1, first))
+        assert instance.workers() == workers
+        kill_master(instance)
+        assert instance.workers() == workers
+        instance.reload()
+    asked.assert_nothing_lost()
+    at_rest(instance)
+    assert (instance.show("ActiveState"), instance.show("NRestarts")) == ("active", "0")
+
+
+def test_keeper_and_master_killed(instance: Instance) -> None:
+    """Both at once: systemd starts afresh, with the same sockets; who asks meanwhile waits and is answered."""
+    UVICORN.deploy(instance, extra=QUICK)
+    instance.start()
+    workers, inodes = instance.workers(), instance.inodes()
+    with load.probe(instance.machine, instance.port) as asked:
+        kill(instance, keeper(instance), instance.status()["master"]["pid"])
+        instance.machine.wait_for("new workers", lambda: status(instance) and instance.workers() != workers)
+        at_rest(instance)
+    assert not asked.failures, asked.failures
+    assert instance.inodes() == inodes and instance.show("NRestarts") == "1"
+    assert not set(instance.workers().values()) & set(workers.values())
+
+
+def test_zygotes_killed(instance: Instance) -> None:
+    """Zygote, twin, and both at once: the workers are untouched, and there is a zygote and a twin again."""
+    UVICORN.deploy(instance, extra=QUICK)
+    instance.start()
+    workers = instance.workers()
+
+    def zygotes() -> tuple[int, int]:
+        (generation,) = instance.status()["generations"]
+        return generation["zygote"], generation["twin"]
+
+    def both_new(old: tuple[int, int]) -> bool:
+        now = zygotes()
+        return all(now) and now != old
+
+    with load.everything(instance.machine, instance.port) as asked:
+        for victims in ((0,), (1,), (0, 1)):
+            before = instance.machine.wait_for("zygote and twin", lambda: (z := zygotes()) and all(z) and z)
+            kill(instance, *(before[victim] for victim in victims))
+            instance.machine.wait_for("another", lambda old=before: both_new(old))
+            assert instance.workers() == workers
+    asked.assert_nothing_lost()
+    kill(instance, workers[1])
+    instance.machine.wait_for("a successor", lambda: instance.workers().get(1) not in (None, workers[1]))
+    after = at_rest(instance)
+    assert {w["pid"] for w in after["workers"]} & set(workers.values()) == {workers[0], workers[2]}
+
+
+@pytest.mark.parametrize("phase", ["preparing", "soaking", "draining"])
+def test_master_killed_in_a_reload(instance: Instance, phase: str) -> None:
+    """The master dies amid a reload: the next one finishes it, systemctl says so, and nobody is orphaned."""
+    UVICORN.deploy(instance, extra=QUICK.replace('"100ms"\nlinger', '"1s"\nlinger'))
+    instance.start()
+    before = set(instance.workers().values())
+    instance.write("hello.py", UVICORN.source("second") + GATED)
+    slow = None
+    with load.probe(instance.machine, instance.port) as asked:
+        if phase == "preparing":
+            gate(instance, shut=True)
+        if phase == "draining":
+            argv = ["curl", "-sf", f"http://127.0.0.1:{instance.port}/sleep?seconds=3"]
+            slow = instance.machine.popen(argv, stdout=subprocess.PIPE)
+        with reloading(instance):
+            if phase == "draining":
+                instance.machine.wait_for(
+                    "the drain", lambda: len(instance.status()["workers"]) > 3 and drains(instance)
+                )
+            else:
+                wait_for_phase(instance, phase)
+            kill_master(instance)
+            gate(instance, shut=False)
+        if slow is not None:
+            assert slow.wait(20) == 0 and slow.stdout is not None and "slept" in slow.stdout.read()
+        after = at_rest(instance)
+    assert not asked.failures, asked.failures
+    assert after["generation"] == 2 and not {w["pid"] for w in after["workers"]} & before
+    assert instance.get()[1].startswith("second ") and instance.show("ActiveState") == "active"
+
+
+def drains(instance: Instance) -> bool:
+    return any(w["state"] == "draining" for w in instance.status()["workers"])
+
+
+def test_master_killed_in_a_start(instance: Instance) -> None:
+    """The master dies while the application is imported: the start goes on, and `systemctl start` succeeds."""
+    UVICORN.deploy(instance, extra=QUICK)
+    instance.write("hello.py", UVICORN.source() + GATED)
+    gate(instance, shut=True)
+    process = instance.machine.popen(["systemctl", "start", instance.service])
+    instance.machine.wait_for("the import", lambda: status(instance).get("state") == "starting")
+    kill_master(instance)
+    gate(instance, shut=False)
+    assert process.wait(60) == 0
+    at_rest(instance)
+
+
+def starting(instance: Instance) -> None:
+    gate(instance, shut=True)
+    instance.write("hello.py", UVICORN.source() + GATED)
+    instance.machine.popen(["systemctl", "start", instance.service], stderr=subprocess.DEVNULL)
+    instance.machine.wait_for("the import", lambda: status(instance).get("state") == "starting")
+
+
+def preparing(instance: Instance) -> None:
+    instance.start()
+    gate(instance, shut=True)
+    instance.write("hello.py", UVICORN.source() + GATED)
+    instance.machine.popen(["systemctl", "reload", instance.service], stderr=subprocess.DEVNULL)
+    wait_for_phase(instance, "preparing")
+
+
+def soaking(instance: Instance) -> None:
+    instance.configure(instance.machine.read(instance.file).replace('soak = "100ms"', 'soak = "60s"'))
+    instance.start()
+    instance.machine.popen(["systemctl", "reload", instance.service], stderr=subprocess.DEVNULL)
+    wait_for_phase(instance, "soaking")
+
+
+def draining(instance: Instance) -> None:
+    instance.start()
+    argv = ["curl", "-s", f"http://127.0.0.1:{instance.port}/sleep?seconds=50"]
+    instance.machine.popen(argv, stdout=subprocess.DEVNULL)
+    instance.reload()
+    instance.machine.wait_for("the drain", lambda: drains(instance))
+
+
+def degraded(instance: Instance) -> None:
+    instance.start()
+    instance.write("hello.py", "raise RuntimeError('gone')\n")
+    (generation,) = instance.status()["generations"]
+    kill(instance, generation["zygote"], generation["twin"])
+    instance.machine.wait_for("a failed boot", lambda: instance.status()["state"] == "degraded")
+    kill(instance, *instance.workers().values())
+
+
+def hung(instance: Instance) -> None:
+    instance.start()
+    kill(instance, instance.workers()[0], signal="STOP")
+
+
+def busy(instance: Instance) -> None:
+    instance.start()
+    argv = ["curl", "-s", f"http://127.0.0.1:{instance.port}/sleep?seconds=50"]
+    for _ in range(3):
+        instance.machine.popen(argv, stdout=subprocess.DEVNULL)
+
+
+def bereft(instance: Instance) -> None:
+    instance.start()
+    kill(instance, instance.status()["master"]["pid"])
+
+
+def stopped_master(instance: Instance) -> None:
+    instance.start()
+    kill(instance, instance.status()["master"]["pid"], signal="STOP")
+
+
+STATES = (starting, preparing, soaking, draining, degraded, hung, busy, bereft)
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
+def test_stop_in_every_state(instance: Instance, state: Callable[[Instance], None]) -> None:
+    """A stop leaves no process, whatever went on, and takes no longer than [stop] drain-timeout and a moment."""
+    UVICORN.deploy(instance, extra=QUICK)
+    state(instance)
+    start = time.monotonic()
+    instance.stop()
+    assert time.monotonic() - start < 8
+    assert instance.machine.processes(instance.service) == []
+    assert instance.show("ActiveState") in ("inactive", "failed") and instance.inodes() == []
+    assert instance.show("Result") == "success", instance.messages()[-20:]
+
+
+@pytest.mark.proof
+def test_stopped_master_is_replaced(instance: Instance) -> None:
+    """A master that hangs (SIGSTOP) is killed by the keeper in 15 s and replaced: nothing lost, the same workers."""
+    UVICORN.deploy(instance, extra=QUICK)
+    instance.start()
+    workers, old = instance.workers(), instance.status()["master"]["pid"]
+    with load.probe(instance.machine, instance.port) as asked:
+        kill(instance, old, signal="STOP")
+        gone = ["sh", "-c", f"while kill -0 {old} 2>/dev/null; do sleep 0.1; done"]
+        instance.machine.run(gone, timeout=30)
+        instance.machine.wait_for("another master", lambda: status(instance))
+    assert not asked.failures and instance.workers() == workers
+    at_rest(instance)
+    instance.reload()
+
+
+@pytest.mark.proof
+def test_stop_with_a_stopped_master(instance: Instance) -> None:
+    """A stop while the master hangs is ended by systemd's own time-out, and leaves no process."""
+    UVICORN.deploy(instance, extra=QUICK)
+    stopped_master(instance)
+    instance.stop()
+    assert instance.machine.processes(instance.service) == []
