@@ -36,7 +36,7 @@ def test_quiet(site: Site) -> None:
          ["refused: import of 'hello:app' failed", "  SyntaxError", "the old workers serve on"]),
         (error("Returned", reason="5 deaths in 3 s"), 6, ["the previous one serves again: 5 deaths in 3 s"]),
         (error("Superseded", number=14), 3, ["superseded by #14"]),
-        (error("Stopping"), 1, ["it is stopping"]),
+        (error("Stopping"), 7, ["it is stopping"]),
         (error("Busy", text="two reloads wait already"), 1, ["two reloads wait already"]),
         (error("NotAllowed", text="only root may reload"), 5, ["only root may reload", "hint: run it as root"]),
         (error("Invalid", problems=[

@@ -8,9 +8,13 @@ from tests.systemd.harness.instance import Instance
 
 
 def keeper(instance: Instance) -> int:
-    """The pid, as the machine numbers it, of whoever restarts the master."""
-    master = instance.status()["master"]["pid"]
-    return int(instance.machine.run(["ps", "-o", "ppid=", "-p", str(master)]).stdout)
+    """The pid, as the machine numbers it, of whoever restarts the master; 0 while there is none.
+
+    Not the master's parent: a keeper that a master has started is its child, until it starts the next master.
+    """
+    group = f"/sys/fs/cgroup{instance.show('ControlGroup')}/keeper/cgroup.procs"
+    pids = instance.machine.run(["cat", group], check=False).stdout.split()
+    return int(pids[0]) if pids else 0
 
 
 def kill(instance: Instance, *pids: int, signal: str = "KILL") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -75,6 +76,10 @@ def perform(instance: Instance, method: str, parameters: dict[str, Any], *, quie
     """Call `method`, show what comes, end with the exit status of its outcome."""
     verb = method.lower()
     last: dict[str, Any] = {}
+    if inside(instance):
+        # A stop amid a reload sends SIGTERM to both of us; dead by it, systemd would take the whole service for failed.
+        # The master answers at once that it is stopping.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # in the unit, what is printed goes to the journal, where the master has told the progress already
     with Progress(f"{instance.name}: {verb}", quiet=quiet or inside(instance)) as progress:
         try:

@@ -165,7 +165,7 @@ def failure(instance: Instance, method: str, error: str, parameters: dict[str, A
         case "NotAllowed":
             return CommandError(f"{instance.name}: {text or 'not allowed'}", Exit.NOT_ALLOWED, hint="run it as root")
         case "Stopping":
-            return CommandError(f"{instance.name}: {verb} refused: it is stopping", Exit.REFUSED)
+            return CommandError(f"{instance.name}: {verb} refused: it is stopping", Exit.STOPPING)
         case "Busy":
             return CommandError(f"{instance.name}: {verb} refused: {text or 'busy'}", Exit.REFUSED)
         case "org.varlink.service.MethodNotFound" | "org.varlink.service.MethodNotImplemented":

@@ -16,6 +16,7 @@ class Exit(IntEnum):
     UNREACHABLE = 4
     NOT_ALLOWED = 5
     RETURNED = 6
+    STOPPING = 7
     INTERRUPTED = 130
 
 
@@ -27,6 +28,7 @@ MEANING: dict[Exit, str] = {
     Exit.UNREACHABLE: "the instance is not running, or its master does not answer",
     Exit.NOT_ALLOWED: "not allowed: it needs root",
     Exit.RETURNED: "the new generation took over, kept dying, and the previous one was brought back",
+    Exit.STOPPING: "not done, because the service is stopping",
     Exit.INTERRUPTED: "interrupted (Ctrl-C); a reload goes on without its client",
 }
 """One row per status: feeds --help, clusterd(8), and the test that they agree."""
