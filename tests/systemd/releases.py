@@ -8,9 +8,10 @@ from tests.systemd.apps import NODE, UVICORN, WAITRESS, App
 
 WINDOW = '''
 
-import asyncio, pathlib, time
+import asyncio, fcntl, pathlib, time
 
-_app = app
+HERE = pathlib.Path(__file__).parent
+whole = app
 
 
 async def app(scope, receive, send):
@@ -21,21 +22,52 @@ async def app(scope, receive, send):
     elif path == "/env":
         await respond(send, 200, os.environ.get(query, "unset"))
     elif path == "/hold":
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1000")]})
-        await send({"type": "http.response.body", "body": b"%d\\n" % os.getpid(), "more_body": True})
-        file = pathlib.Path(__file__).with_name("release")
-        while not file.exists():
+        begin, end = b"%d\\n" % os.getpid(), b"done\\n"
+        headers = [(b"content-length", b"%d" % len(begin + end))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": begin, "more_body": True})
+        while not HERE.joinpath("release").exists():
             await asyncio.sleep(0.02)
-        rest = b" " * (1000 - len(b"%d\\n" % os.getpid()) - 5) + b"done\\n"
-        await send({"type": "http.response.body", "body": rest})
+        await send({"type": "http.response.body", "body": end})
     else:
-        await _app(scope, receive, send)
+        await whole(scope, receive, send)
 '''
+"""What the example cannot do, to be added to it."""
+
+MORTAL = '''
+async def lifespan(receive, send, whole=lifespan):
+    """Dies as soon as the file 'die' is there."""
+    async def die():
+        while not HERE.joinpath("die").exists():
+            await asyncio.sleep(0.02)
+        os._exit(7)
+
+    lifespan.task = asyncio.create_task(die())
+    await whole(receive, send)
+'''
+LOCKING = '''
+async def lifespan(receive, send, whole=lifespan):
+    """Becomes ready in one process at a time."""
+    message = await receive()
+    lock = HERE.joinpath("lock").open()
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RuntimeError("another has the lock")
+    await send({"type": "lifespan.startup.complete"})
+    await whole(receive, send)
+'''
+GATED = '''
+print("imported", flush=True)
+while not HERE.joinpath("go").exists():
+    time.sleep(0.02)
+'''
+"""Is imported when the file 'go' is there."""
 
 
-def windowed(greeting: str = "hello") -> str:
-    """The example with WINDOW in it."""
-    return UVICORN.source(greeting) + WINDOW
+def windowed(greeting: str = "hello", *tails: str) -> str:
+    """The example with WINDOW and `tails` added."""
+    return "".join((UVICORN.source(greeting), WINDOW, *tails))
 
 
 @dataclass(frozen=True)

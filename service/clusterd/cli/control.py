@@ -136,7 +136,8 @@ def failure(instance: Instance, method: str, error: str, parameters: dict[str, A
             click.echo(f"  {line}", err=True)
     match error:
         case "Refused":
-            return CommandError(f"{instance.name}: {verb} refused: {reason}", Exit.REFUSED, hint=refused_hint(verb))
+            hint = refused_hint(verb, reason)
+            return CommandError(f"{instance.name}: {verb} refused: {reason}", Exit.REFUSED, hint=hint)
         case "Returned":
             return CommandError(
                 f"{instance.name}: the new generation kept dying, the previous one serves again: {reason}",
@@ -174,7 +175,9 @@ def failure(instance: Instance, method: str, error: str, parameters: dict[str, A
             return CommandError(f"{instance.name}: {other} {parameters or ''}".rstrip(), Exit.REFUSED)
 
 
-def refused_hint(verb: str) -> str:
+def refused_hint(verb: str, reason: str) -> str:
+    if reason.startswith("undone: "):  # surge = K: some of its workers had served
+        return "the workers it had replaced were replaced again, by the code before"
     return "" if verb == "rollback" else "nothing was changed, the old workers serve on"
 
 

@@ -37,6 +37,7 @@ class What(StrEnum):
     COMMITTED = "committed"
     DONE = "done"
     REFUSED = "refused"
+    UNDONE = "undone"
     RETURNING = "returning"
     RETURNED = "returned"
     SUPERSEDED = "superseded"

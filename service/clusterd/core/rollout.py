@@ -28,8 +28,10 @@ def fail(d: Draft) -> None:
     elif r.moved == 0:
         finish(d, r, Outcome.REFUSED, What.REFUSED, r.failure)
     else:
-        d.tell(What.RETURNING, r.failure, generation=r.target, number=r.number)
-        d.roll(r, "failed", moved=0, upto=0, returned=r.stage is Stage.COMMITTED)
+        returned = r.stage is Stage.COMMITTED
+        if returned:
+            d.tell(What.RETURNING, r.failure, generation=r.target, number=r.number)
+        d.roll(r, "failed", moved=0, upto=0, returned=returned)
         d.cluster = replace(d.cluster, current=r.base)
 
 
@@ -123,7 +125,7 @@ def returned(d: Draft) -> None:
     if r.returned:
         finish(d, r, Outcome.RETURNED, What.RETURNED, r.failure)
     else:
-        finish(d, r, Outcome.REFUSED, What.REFUSED, r.failure)
+        finish(d, r, Outcome.REFUSED, What.UNDONE, f"undone: {r.failure}")
 
 
 def watch(d: Draft) -> None:

@@ -45,6 +45,10 @@ a stop. (A runtime directory that is kept as long is put where a dynamic user's 
 """
 
 
+FAILURES = (What.REFUSED, What.UNDONE, What.START_FAILED, What.DEGRADED, What.BOOT_FAILED)
+"""What is told with the traceback that goes with it."""
+
+
 class Performer:
     def __init__(
         self,
@@ -168,7 +172,7 @@ class Performer:
 
     def _tell(self, tell: Tell) -> None:
         traceback = ""
-        if tell.what in (What.REFUSED, What.START_FAILED, What.DEGRADED, What.BOOT_FAILED) and tell.generation:
+        if tell.generation and tell.what in FAILURES:
             traceback = self._detail(tell.generation)
         elif tell.what is What.WORKER_DIED and tell.worker is not None:
             traceback = self.workers.last_words.pop(tell.worker, "")

@@ -158,8 +158,8 @@ class Requests:
             self.ledger.releases[self.ledger.cluster.next_generation] = release
         if call is not None:
             self.callers[self.ledger.cluster.next_rollout] = call
-        if kind in (Kind.RELOAD, Kind.ROLLBACK):
-            self.context.notifier.reloading(f"{kind} asked for")
+        # No RELOADING=1. While it stands, systemd answers a stop with SIGTERM instead of ExecStop=, does not wait (the
+        # master is not its child), and kills whoever drains; and a `systemctl reload` does not run at all.
         settings = release.settings if release is not None else None
         self.context.events.append(Asked(kind, policy(settings, self.context.slots.total)))
         self.advance()

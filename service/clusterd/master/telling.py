@@ -27,6 +27,7 @@ MESSAGES: dict[What, Message] = {
     What.COMMITTED: messages.RELOAD_COMMITTED,
     What.DONE: messages.RELOAD_DONE,
     What.REFUSED: messages.RELOAD_REFUSED,
+    What.UNDONE: messages.RELOAD_UNDONE,
     What.RETURNING: messages.RETURNING,
     What.RETURNED: messages.RETURNED,
     What.SUPERSEDED: messages.RELOAD_SUPERSEDED,
@@ -197,6 +198,8 @@ class Telling:
                 return receipt.text if receipt else f"{number}: done"
             case What.REFUSED:
                 return f"{number}: refused, nothing changed: {tell.text}"
+            case What.UNDONE:
+                return f"{number}: refused, {tell.text}"
             case What.RETURNING:
                 return f"{number}: {g} is given up: {tell.text}"
             case What.RETURNED:

@@ -127,6 +127,14 @@ RELOAD_REFUSED = Message(
     "request. The workers of the generation before serve on, and would be started again from the code they have in "
     "memory. Repair the code and reload again; 'clusterd try @CLUSTERD_APP@' checks it without touching the service.",
 )
+RELOAD_UNDONE = Message(
+    "ebf8a91aaef5443dac3d923255f6f67a",
+    Priority.ERROR,
+    "Reload of @CLUSTERD_APP@ refused and undone",
+    "Workers of @CLUSTERD_APP@ are replaced a few at a time ([reload] surge), and one of generation "
+    "@CLUSTERD_GENERATION@ did not become ready after others of it served. Those were replaced again, by the "
+    "generation before, from memory. Repair the code and reload again.",
+)
 CONFIGURATION_REFUSED = Message(
     "1fca2e27d3bf4603a74c5325bc146c72",
     Priority.ERROR,

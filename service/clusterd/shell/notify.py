@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 _TIMEOUT = 1.0
 """Seconds to wait for room in the socket of a PID 1 that is busy (a daemon-reload takes that long on a big machine)."""
@@ -34,11 +33,6 @@ class Notifier:
     def status(self, text: str) -> None:
         """The line `systemctl status` shows."""
         self._send(_status(text))
-
-    def reloading(self, status: str = "") -> None:
-        """A reload begins; `ready` ends it. systemd 253 and later want the time, to order it with its own request."""
-        now = f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
-        self._send("RELOADING=1", now, *([_status(status)] if status else []))
 
     def stopping(self, status: str = "") -> None:
         self._send("STOPPING=1", *([_status(status)] if status else []))
