@@ -1,0 +1,173 @@
+"""The journal and the status line: what happens is told, once, with fields to search by, and no secret is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from clusterd.shell import messages
+from clusterd.shell.messages import Message
+from tests.systemd.accounting import at_rest, kill, kill_master
+from tests.systemd.harness.instance import Instance
+
+APP = """
+import logging, pathlib, sys, time
+
+print("imported now")
+GREETING = "hello"
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    if scope["path"] == "/talk":
+        print("a printed line")
+        print("<3>a bad line", file=sys.stderr, flush=True)
+        logging.getLogger("shop").warning("logged %s", "once", extra={"order": 17})
+        try:
+            {}["nothing"]
+        except KeyError:
+            logging.getLogger("shop").exception("it broke")
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+    await send({"type": "http.response.body", "body": GREETING.encode()})
+"""
+TOML = """\
+app = "hello:app"
+directory = "@DIRECTORY@"
+listen = ["127.0.0.1:@PORT@"]
+workers = 2
+environment-file = "@DIRECTORY@/secret.env"
+[env]
+TOKEN = "secret-in-the-file"
+[reload]
+soak = "100ms"
+watch = "300ms"
+linger = "100ms"
+"""
+GATE = """
+while pathlib.Path(__file__).with_name("gate").exists():
+    time.sleep(0.02)
+"""
+
+
+def deploy(instance: Instance, extra: str = "") -> None:
+    instance.write("hello.py", APP + extra)
+    instance.write("secret.env", "PASSWORD=secret-in-the-environment\n")
+    instance.configure(TOML)
+
+
+def told(records: list[dict[str, Any]], message: Message) -> list[dict[str, Any]]:
+    return [record for record in records if record.get("MESSAGE_ID") == message.id]
+
+
+def text(record: dict[str, Any]) -> str:
+    return str(record["MESSAGE"])
+
+
+def test_what_happens_is_told(instance: Instance) -> None:
+    """Each happening has its record, with worker, slot and generation where they apply, and its catalog entry."""
+    machine = instance.machine
+    deploy(instance)
+    instance.start()
+    instance.reload()
+    victim = instance.workers()[1]
+    kill(instance, victim)
+    machine.wait_for("a successor", lambda: instance.workers().get(1) not in (None, victim))
+    instance.write("hello.py", "raise RuntimeError('not today')\n")
+    refused = instance.reload(check=False)
+    instance.clusterd("rollback")
+    kill_master(instance)
+    at_rest(instance)
+    machine.wait_for(
+        "the watch to be over", lambda: told(machine.journal(unit=instance.service), messages.RELOAD_SETTLED)
+    )
+    instance.stop()
+    records = machine.journal(unit=instance.service)
+
+    assert refused.returncode == 1
+    for message, count in (
+        (messages.START_BEGUN, 1), (messages.STARTED, 1), (messages.RELOAD_BEGUN, 2), (messages.RELOAD_DONE, 1),
+        (messages.WORKER_DIED, 1), (messages.WORKER_REPLACED, 1), (messages.RELOAD_REFUSED, 1),
+        (messages.ROLLBACK_BEGUN, 1), (messages.ROLLBACK_DONE, 1), (messages.MASTER_DIED, 1),
+        (messages.MASTER_TOOK_OVER, 1), (messages.STOPPING, 1), (messages.STOPPED, 1), (messages.RELOAD_RECEIPT, 2),
+    ):  # fmt: skip
+        assert len(told(records, message)) == count, (message.subject, [text(r) for r in told(records, message)])
+    (died,) = told(records, messages.WORKER_DIED)
+    assert (died["CLUSTERD_SLOT"], died["CLUSTERD_GENERATION"], died["PRIORITY"]) == ("1", "2", "4")
+    assert "SIGKILL" in text(died) and died["CLUSTERD_WORKER"].isdigit() and died["CLUSTERD_APP"] == instance.name
+    (replaced,) = told(records, messages.WORKER_REPLACED)
+    assert (replaced["CLUSTERD_SLOT"], replaced["CLUSTERD_GENERATION"]) == ("1", "2")
+    ready = told(records, messages.WORKER_READY)
+    assert {r["CLUSTERD_SLOT"] for r in ready if r["CLUSTERD_GENERATION"] == "1"} == {"0", "1"}
+    (reason,) = told(records, messages.RELOAD_REFUSED)
+    assert "Traceback" in text(reason) and "not today" in text(reason) and "hello.py" in text(reason)
+    (done,) = told(records, messages.RELOAD_DONE)
+    assert text(done).startswith("#2: 2/2 in ") and done["CLUSTERD_RELOAD"] == "2"
+    assert "WebSockets" in text(told(records, messages.RELOAD_RECEIPT)[0])
+    explained = machine.run(
+        ["journalctl", "-x", "--no-pager", "-u", instance.service, f"MESSAGE_ID={died['MESSAGE_ID']}"]
+    )
+    assert f"Worker {died['CLUSTERD_WORKER']} of {instance.name} died" in explained.stdout
+
+
+def test_what_the_application_says(instance: Instance) -> None:
+    """Lines come under NAME/SLOT with their level, logging whole and with fields, the import under NAME/zygote."""
+    deploy(instance)
+    instance.start()
+    assert instance.get("/talk")[0] == 200
+    records = instance.machine.journal(unit=instance.service)
+    by = {text(r).splitlines()[0]: r for r in records}
+    assert by["imported now"]["SYSLOG_IDENTIFIER"] == f"{instance.name}/zygote"
+    slots = {f"{instance.name}/{slot}" for slot in (0, 1)}
+    assert by["a printed line"]["SYSLOG_IDENTIFIER"] in slots and by["a printed line"]["PRIORITY"] == "6"
+    assert by["a bad line"]["PRIORITY"] == "3"
+    logged = by["logged once"]
+    assert logged["PRIORITY"] == "4" and logged["LOGGER"] == "shop" and logged["SYSLOG_IDENTIFIER"] in slots
+    assert logged["CLUSTERD_SLOT"] in "01" and logged["CLUSTERD_GENERATION"] == "1" and logged["ORDER"] == "17", logged
+    broke = by["it broke"]
+    assert "Traceback" in json.dumps(broke) and "KeyError: 'nothing'" in json.dumps(broke) and broke["PRIORITY"] == "3"
+
+
+def test_status_line(instance: Instance) -> None:
+    """STATUS= says what goes on: how many serve, how far a reload is, and why the last one was refused."""
+    machine = instance.machine
+    deploy(instance, GATE)
+    instance.start()
+    assert instance.show("StatusText") == "2/2 workers, generation 1"
+    machine.run(["touch", f"{instance.directory}/gate"])
+    reload = machine.popen(["systemctl", "reload", instance.service])
+    machine.wait_for("the reload", lambda: instance.show("StatusText") == "reloading: 0/2 ready (2 serving)")
+    assert instance.status()["summary"] == "reloading: 0/2 ready (2 serving)"
+    machine.run(["rm", f"{instance.directory}/gate"])
+    assert reload.wait(60) == 0
+    machine.wait_for("the old to be gone", lambda: instance.show("StatusText") == "2/2 workers, generation 2")
+    receipt = instance.status()["receipt"]
+    assert receipt["number"] == 2 and receipt["outcome"] == "done" and receipt["text"].startswith("#2: 2/2 in ")
+    assert receipt["text"] in instance.clusterd("status").stdout
+    instance.write("hello.py", "import nowhere\n")
+    assert instance.reload(check=False).returncode == 1
+    line = instance.show("StatusText")
+    assert line.startswith("2/2 workers, generation 2; ") and "refused" in line and "nowhere" in line
+
+
+def test_secrets_stay_secret(instance: Instance) -> None:
+    """Values of [env] and environment-file are in no record, no status and no process list, whatever happens."""
+    deploy(instance)
+    instance.start()
+    instance.reload()
+    kill_master(instance)
+    instance.write("hello.py", "raise RuntimeError('x')\n")
+    instance.reload(check=False)
+    shown = [
+        instance.clusterd("status", "--json").stdout,
+        instance.clusterd("status").stdout,
+        instance.clusterd("check").stdout,
+        instance.machine.run(["ps", "axww", "-o", "args"]).stdout,
+        instance.show("StatusText"),
+        json.dumps(instance.machine.journal(unit=instance.service)),
+    ]
+    assert not [text for text in shown if "secret-in" in text]
