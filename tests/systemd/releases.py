@@ -57,11 +57,11 @@ async def lifespan(receive, send, whole=lifespan):
     await send({"type": "lifespan.startup.complete"})
     await whole(receive, send)
 '''
-GATED = '''
+GATED = """
 print("imported", flush=True)
 while not HERE.joinpath("go").exists():
     time.sleep(0.02)
-'''
+"""
 """Is imported when the file 'go' is there."""
 
 

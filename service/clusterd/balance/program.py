@@ -30,7 +30,7 @@ class Instruction(NamedTuple):
 
 
 # Codes, by the kernel's names (linux/bpf_common.h): class | size or operation | mode or source.
-LD_W_ABS, LD_B_ABS, LD_H_IND, LDX_MSH = 0x20, 0x30, 0x48, 0xB1
+LD_W_ABS, LD_B_ABS = 0x20, 0x30
 ST, LDX_MEM, TAX = 0x02, 0x61, 0x07
 MUL_K, AND_K, RSH_K, MOD_K, ADD_K, XOR_K, XOR_X = 0x24, 0x54, 0x74, 0x94, 0x04, 0xA4, 0xAC
 JA, JEQ_K, JGE_K = 0x05, 0x15, 0x35
@@ -47,8 +47,8 @@ _GOLDEN = 0x9E3779B1  # Knuth's multiplicative hashing, the prime next to 2**32 
 def program(mode: Mode, live: Sequence[int]) -> list[Instruction]:
     """The program that spreads connections over the slots in `live`.
 
-    "random": evenly by chance. "hash": by the client's address and port, so that the same connection is always given
-    the same slot while `live` is the same. Nobody live: everything to slot 0, where the usher answers.
+    "random": evenly by chance. "hash": by the client's address, so that the same client is always given the same
+    slot while `live` is the same. Nobody live: everything to slot 0, where the usher answers.
     Raises ValueError for an unknown mode or a slot outside 0 to MAX_SLOTS - 1.
     """
     slots = sorted(set(live))
@@ -97,10 +97,9 @@ def _mix(bits: int) -> Iterable[Instruction]:
 
 
 def _client_hash() -> Iterable[Instruction]:
-    """A = hash of the client's address and port, for both versions of IP. Uses M[0] and M[1].
+    """A = hash of the client's address, for both versions of IP. Uses M[0].
 
-    On an IPv6 packet with extension headers the two bytes after the fixed header are not the port: the choice is then
-    by address alone, more or less, and still a live slot.
+    Not of its port: the next connection of the same client would then go elsewhere, as with "random".
     """
     # Four 32-bit words of an IPv6 address, folded one after the other (h = mix(h ^ word)), at 8, 12, 16, 20.
     six: list[Instruction] = [Instruction(LD_W_ABS, 0, 0, NET + 8), *_mix(15)]
@@ -112,24 +111,13 @@ def _client_hash() -> Iterable[Instruction]:
             Instruction(XOR_X, 0, 0, 0),
             *_mix(15),
         ]
-    six += [Instruction(ST, 0, 0, 0), Instruction(0x01, 0, 0, 40)]  # LDX imm: the port is at X = 40
-    # The header of IPv4 has options or not: MSH loads 4 * (its length field).
-    four = [
-        Instruction(LD_W_ABS, 0, 0, NET + 12),
-        *_mix(15),
-        Instruction(ST, 0, 0, 0),
-        Instruction(LDX_MSH, 0, 0, NET),
-    ]
+    four = [Instruction(LD_W_ABS, 0, 0, NET + 12), *_mix(15)]
     yield Instruction(LD_B_ABS, 0, 0, NET)
     yield Instruction(RSH_K, 0, 0, 4)
     yield Instruction(JEQ_K, 0, len(four) + 1, 4)
     yield from four
     yield Instruction(JA, 0, 0, len(six))
     yield from six
-    yield Instruction(LD_H_IND, 0, 0, NET)
-    yield Instruction(LDX_MEM, 0, 0, 0)
-    yield Instruction(XOR_X, 0, 0, 0)
-    yield from _mix(15)
     yield from _mix(13)
 
 

@@ -10,6 +10,7 @@ import array
 import errno
 import logging
 import os
+import re
 import socket
 import struct
 
@@ -93,8 +94,15 @@ def encode(fields: dict[str, str]) -> bytes:
     return b"".join(parts)
 
 
+_KNOWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
+"""What every record has, and what uvicorn adds; the rest is the application's, by `extra=`."""
+_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}", re.ASCII)
+
+
 def _fields(record: logging.LogRecord, message: str) -> dict[str, str]:
+    extra = {name.upper(): str(value) for name, value in record.__dict__.items() if name not in _KNOWN}
     return {
+        **{name: value for name, value in extra.items() if _NAME.fullmatch(name) and name not in _FIELDS},
         "MESSAGE": message,
         "PRIORITY": str(next((p for least, p in _PRIORITIES if record.levelno >= least), 7)),
         "LOGGER": record.name,
