@@ -11,7 +11,18 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from world import World
 
 from clusterd.core.actions import Outcome
-from clusterd.core.events import Asked, StopAsked, TwinGone, WorkerDraining, WorkerFailed, ZygoteGone, ZygoteUp
+from clusterd.core.events import (
+    Asked,
+    StopAsked,
+    TwinGone,
+    TwinUp,
+    WorkerDraining,
+    WorkerFailed,
+    WorkerGone,
+    ZygoteGone,
+    ZygoteUp,
+)
+from clusterd.core.machine import deadline
 from clusterd.core.model import Boot, Cluster, Kind, Phase, Policy, Twin
 
 POLICIES = {
@@ -132,6 +143,87 @@ def test_surge_failure_at_the_second_worker_is_undone() -> None:
     world.quiesce()
     at_rest(world, 3, 1)
     assert world.outcome(2) is Outcome.REFUSED
+
+
+def test_a_worker_told_to_serve_does_so_in_time_or_is_no_worker() -> None:
+    """Workers that never begin to accept do not hang a reload: it is given up, and the old generation serves on."""
+    world = started(POLICIES["all"])
+    world.deaf = frozenset({2})
+    world.event(Asked(Kind.RELOAD, POLICIES["all"]))
+    world.quiesce()
+    at_rest(world, 3, 1)
+    assert world.outcome(2) is Outcome.RETURNED
+
+
+def test_a_return_that_cannot_be_completed_is_told_in_time() -> None:
+    """When neither generation can be started, whoever waits for the reload is told, and it heals later."""
+    world = started(POLICIES["one"])
+    world.event(Asked(Kind.RELOAD, POLICIES["one"]))
+    while not (world.cluster.rollout and world.cluster.rollout.moved == 1 and world.cluster.rollout.upto == 2):
+        world.deliver(0) if world.pending else world.pass_time()
+    world.broken = frozenset({1, 2})
+    world.die(max(world.cluster.workers))
+    world.go_on(3 * 60 + 1)
+    assert world.outcome(2) is Outcome.REFUSED and world.cluster.rollout is None
+    assert list(world.cluster.accepting()), "the moved seat's worker serves on meanwhile"
+    world.broken = frozenset()
+    world.quiesce()
+    at_rest(world, 3, 1)
+
+
+def test_a_committed_generation_that_cannot_be_imported_again_is_returned() -> None:
+    """Committed, it loses worker and zygotes, and what is on disk is broken: no boot after boot without an end."""
+    world = started(POLICIES["all"])
+    world.event(Asked(Kind.RELOAD, POLICIES["all"]))
+    while not (world.cluster.rollout and world.cluster.rollout.moved):
+        world.deliver(0) if world.pending else world.pass_time()
+    world.pending = [e for e in world.pending if not isinstance(e, TwinUp)]
+    world.unbootable = frozenset({2})
+    world.event(TwinGone(2))
+    world.pending = [e for e in world.pending if not isinstance(e, TwinUp)]
+    world.event(ZygoteGone(2, "killed by SIGKILL"))
+    world.die(max(world.cluster.workers))
+    world.quiesce()
+    at_rest(world, 3, 1)
+    assert world.outcome(2) is Outcome.RETURNED
+
+
+def test_a_zygote_that_is_up_too_late_is_not_up() -> None:
+    """It said so and was given up before that was heard: nobody is there to fork, and another is booted."""
+    world = started(POLICIES["all"])
+    world.event(TwinGone(1))
+    world.pending.clear()
+    world.event(ZygoteGone(1, "killed by SIGKILL"))
+    world.pass_time()
+    (up,) = world.pending
+    world.pending.clear()
+    while world.cluster.generations[1].boot is Boot.BOOTING:
+        world.pass_time()
+    world.event(up)
+    assert world.cluster.generations[1].boot is Boot.LOST
+    world.quiesce()
+    at_rest(world, 3, 1)
+
+
+def test_a_generation_that_has_left_waits_for_no_boot() -> None:
+    """A zygote that was booting when its generation was replaced leaves no deadline behind."""
+    policy = Policy(workers=2, ready_timeout=10.0, drain_timeout=300.0)
+    world = started(policy)
+    world.pending.clear()
+    world.event(TwinGone(1))
+    world.event(ZygoteGone(1, "killed by SIGKILL"))
+    world.pending.clear()
+    world.pass_time()
+    assert world.cluster.generations[1].boot is Boot.BOOTING
+    world.pending.clear()  # it boots again, and takes its time
+    world.event(Asked(Kind.RELOAD, policy))
+    for _ in range(60):  # the old workers drain, and stay
+        ready = [e for e in world.pending if not (isinstance(e, WorkerGone) and e.worker <= 2)]
+        if ready:
+            world.deliver(world.pending.index(ready[0]))
+        elif (deadline(world.cluster, world.now) or 0) < 200:
+            world.pass_time()
+    assert world.cluster.generations[1].ended and world.cluster.workers[1].phase is Phase.DRAINING
 
 
 def test_a_generation_that_keeps_dying_is_returned() -> None:
@@ -440,13 +532,25 @@ class Anything(RuleBasedStateMachine):
     def bad_import(self, generations: frozenset[int]) -> None:
         self.world.unbootable = generations
 
+    @rule(generations=st.frozensets(st.integers(1, 12), max_size=2))
+    def hanging_code(self, generations: frozenset[int]) -> None:
+        self.world.deaf = generations
+
     @invariant()
-    def answered_at_most_twice(self) -> None:
-        numbers = [f.number for f in self.world.finished]
-        assert all(numbers.count(n) <= 2 for n in numbers)
+    def answered_once_and_returned_at_most_once(self) -> None:
+        """One answer each; a second is only that a change that was done did not last."""
+        answers: dict[int, list[Outcome]] = {}
+        for f in self.world.finished:
+            answers.setdefault(f.number, []).append(f.outcome)
+        for outcomes in answers.values():
+            assert len(outcomes) == 1 or outcomes == [Outcome.DONE, Outcome.RETURNED], answers
 
     def teardown(self) -> None:
-        self.world.broken = self.world.unbootable = frozenset()
+        # The world need not get better for whoever asked to be answered.
+        self.world.go_on(3600.0)
+        asked = range(1, self.world.cluster.next_rollout)
+        assert {f.number for f in self.world.finished} == set(asked)
+        self.world.broken = self.world.unbootable = self.world.deaf = frozenset()
         self.world.quiesce()
         at_rest(self.world, self.world.cluster.policy.workers)
 

@@ -54,6 +54,7 @@ class World:
     exited: int | None = None
     broken: frozenset[int] = frozenset()  # generations whose workers never become ready, but die
     unbootable: frozenset[int] = frozenset()
+    deaf: frozenset[int] = frozenset()  # generations whose workers never begin to accept
 
     def copy(self) -> World:
         return replace(
@@ -73,6 +74,8 @@ class World:
         self.cluster, actions = step(before, event, self.now)
         assert codec.from_json(codec.to_json(self.cluster)) == self.cluster
         self.actions += actions
+        due = deadline(self.cluster, self.now)
+        assert due is None or due > self.now, "a deadline that has passed and was left: the master would spin"
         self._never_fewer(before)
         return actions
 
@@ -88,7 +91,9 @@ class World:
                 case Fork(w, g, _):
                     self.pending.append(WorkerGone(w, "exited with status 1") if g in self.broken else WorkerReady(w))
                 case Serve(w):
-                    self.pending.append(WorkerServing(w))
+                    worker = self.cluster.workers.get(w)
+                    if worker is None or worker.generation not in self.deaf:
+                        self.pending.append(WorkerServing(w))
                 case Drain(w):
                     self.pending += [WorkerDraining(w), WorkerGone(w, "exited with status 0")]
                 case Kill(w):
@@ -146,6 +151,16 @@ class World:
         self.now = max(self.now, due)
         self.event(Passed())
         return True
+
+    def go_on(self, seconds: float) -> None:
+        """Let everything be said and every deadline pass that falls into the next `seconds`."""
+        end = self.now + seconds
+        while self.exited is None and (self.pending or (deadline(self.cluster, self.now) or end) < end):
+            if self.pending:
+                self.deliver(0)
+            else:
+                self.pass_time()
+        self.now = max(self.now, end)
 
     def quiesce(self) -> None:
         """Let everything be said and every deadline pass, in order. Raises if that never ends."""

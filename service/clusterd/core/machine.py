@@ -92,7 +92,8 @@ def deadline(cluster: Cluster, now: float) -> float | None:
     """When `Passed` is due if nothing else happens before, or None. `cluster` has been through a step at `now`."""
     times = [w.until for w in cluster.workers.values() if w.until is not None and not w.killed]
     if not cluster.stopping:
-        times += [g.since + g.policy.ready_timeout for g in cluster.generations.values() if g.boot is Boot.BOOTING]
+        booting = [g for g in cluster.generations.values() if g.boot is Boot.BOOTING and not g.ended]
+        times += [g.since + g.policy.ready_timeout for g in booting]
         for seat, f in cluster.failures.items():
             wanted = cluster.wanted(seat)
             w = cluster.filled(seat, wanted) if wanted is not None else None
@@ -103,6 +104,8 @@ def deadline(cluster: Cluster, now: float) -> float | None:
         r = cluster.rollout
         if r is not None and r.stage is Stage.SOAKING:
             times.append(r.since + cluster.generations[r.target].policy.soak)
+        if r is not None and r.stage is Stage.RETURNING:
+            times.append(rollout.return_limit(cluster, r))
         if cluster.watch is not None:
             times.append(cluster.watch.until)
     return min(times, default=None)
@@ -215,8 +218,8 @@ def _adopted(d: Draft) -> None:
 
 def _zygote_up(d: Draft, event: ZygoteUp) -> None:
     g = d.cluster.generations.get(event.generation)
-    if g is None or g.ended or g.boot is Boot.UP:
-        return
+    if g is None or g.ended or g.boot is not Boot.BOOTING:
+        return  # said twice, or too late: it has been given up
     policy = event.policy or g.policy
     d.cluster = d.cluster.with_generation(replace(g, boot=Boot.UP, twinned=event.twinned, policy=policy, since=d.now))
 
@@ -257,7 +260,8 @@ def _worker_gone(d: Draft, w: Worker, reason: str) -> None:
 
 
 def _serving(d: Draft, w: Worker) -> None:
-    after = d.move(w, "serving", accepting=w.phase is Phase.SERVING)
+    serves = w.phase is Phase.SERVING
+    after = d.move(w, "serving", accepting=serves, until=None if serves else w.until)
     r = d.cluster.rollout
     if after.accepting and not w.accepting and (r is None or w.generation != r.target):
         d.tell(What.WORKER_REPLACED, worker=w.id, slot=w.slot, generation=w.generation)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from clusterd.core.actions import Finish, Outcome, What
 from clusterd.core.backoff import after_failure
 from clusterd.core.draft import Draft
-from clusterd.core.model import BOOT, Boot, Kind, Phase, Rollout, Stage, Watch
+from clusterd.core.model import BOOT, Boot, Cluster, Kind, Phase, Rollout, Stage, Watch
 
 
 def deaths_allowed(workers: int) -> int:
@@ -116,16 +116,28 @@ def _done(d: Draft, r: Rollout) -> None:
 
 
 def returned(d: Draft) -> None:
-    """The previous generation serves its seats again and nobody else accepts: the return is complete."""
+    """The previous generation serves its seats again and nobody else accepts: the return is complete. Or it is late."""
     r = d.cluster.rollout
     if r is None or r.stage is not Stage.RETURNING:
         return
+    reason = r.failure
     if d.cluster.unsettled or any(w.accepting and w.generation != r.base for w in d.cluster.workers.values()):
-        return
+        if d.now < return_limit(d.cluster, r):
+            return
+        # The seats go on being filled without a rollout; whoever waits for this one has to be told in time.
+        reason += f"; generation {r.base} does not serve everywhere yet"
     if r.returned:
-        finish(d, r, Outcome.RETURNED, What.RETURNED, r.failure)
+        finish(d, r, Outcome.RETURNED, What.RETURNED, reason)
     else:
-        finish(d, r, Outcome.REFUSED, What.UNDONE, f"undone: {r.failure}")
+        finish(d, r, Outcome.REFUSED, What.UNDONE, f"undone: {reason}")
+
+
+def return_limit(c: Cluster, r: Rollout) -> float:
+    """When a return that does not come to its end is told all the same: each batch may take as long as a boot."""
+    assert r.base is not None, "a start has nothing to return to"
+    surge = c.generations[r.target].policy.surge
+    batches = -(-c.span(r) // surge) if surge else 1
+    return r.since + batches * c.generations[r.base].policy.ready_timeout
 
 
 def watch(d: Draft) -> None:

@@ -44,7 +44,7 @@ def stop(d: Draft) -> None:
 
 
 def overdue(d: Draft) -> None:
-    """Whoever is late is killed: not ready in time, not drained in time."""
+    """Whoever is late is killed: not ready in time, not accepting once told to, not drained in time."""
     for w in d.cluster.workers.values():
         if w.killed or w.until is None or d.now < w.until:
             continue
@@ -55,7 +55,8 @@ def overdue(d: Draft) -> None:
             d.kill(w)
         else:
             timeout = d.cluster.generations[w.generation].policy.ready_timeout
-            w = d.put(w, reason=w.reason or f"not ready within {timeout:g} s")
+            late = "did not begin to accept" if w.phase is Phase.SERVING else "not ready"
+            w = d.put(w, reason=w.reason or f"{late} within {timeout:g} s")
             d.tell(What.WORKER_TIMEOUT, w.reason, worker=w.id, slot=w.slot, generation=w.generation)
             d.kill(w)
 
@@ -103,7 +104,9 @@ def boot_failed(d: Draft, g: Generation, reason: str) -> None:
     """The import failed: a rollout's own failure, or one more of the current generation's."""
     d.cluster = d.cluster.with_generation(replace(g, boot=Boot.LOST, twin=Twin.NONE))
     r = d.cluster.rollout
-    if r is not None and r.target == g.number and r.stage in (Stage.PREPARING, Stage.SOAKING):
+    # Committed, it may well lose its zygote: a failure is only that it cannot be imported again.
+    stages = (Stage.PREPARING, Stage.SOAKING) + ((Stage.COMMITTED,) if g.boot is Boot.BOOTING else ())
+    if r is not None and r.target == g.number and r.stage in stages:
         d.roll(r, failure=r.failure or reason)
         return
     failures = after_failure(d.cluster.failures.get(BOOT), g.policy, d.now, g.number + len(d.cluster.failures))
@@ -160,7 +163,7 @@ def serve(d: Draft) -> None:
     """Whoever is ready and wanted serves."""
     for w in d.cluster.workers.values():
         if w.phase is Phase.READY and not w.killed and d.cluster.wanted(w.seat) == w.generation:
-            d.move(w, "serve")
+            d.move(w, "serve", until=d.now + d.cluster.generations[w.generation].policy.ready_timeout)
             d.act(Serve(w.id))
 
 
