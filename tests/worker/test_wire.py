@@ -225,3 +225,36 @@ def test_closed(ends: Pair) -> None:
 def test_nothing_to_read(ends: Pair) -> None:
     """A non-blocking wire without input has no messages."""
     assert ends[1].receive() == []
+
+
+def test_descriptors_of_a_message_that_waits(ends: Pair) -> None:
+    """A sender may close its descriptors at once, even when the peer reads much later; no copy is left."""
+    left, right = ends
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(2000):
+        fd = os.memfd_create(str(number))
+        os.write(fd, b"%d" % number)
+        left.send({"number": number}, [fd])
+        os.close(fd)
+    assert left.wants_write
+    seen = 0
+    while seen < 2000:
+        left.flush()
+        for message, (fd,) in right.receive():
+            assert message == {"number": seen} and os.pread(fd, 9, 0) == b"%d" % seen
+            os.close(fd)
+            seen += 1
+    assert not left.wants_write and len(os.listdir("/proc/self/fd")) == before
+
+
+def test_detached(ends: Pair) -> None:
+    """What is given up is the connection alone: the copies of what waited are closed."""
+    left, _ = ends
+    before = len(os.listdir("/proc/self/fd"))
+    while not left.wants_write:
+        left.send({"what": "it"}, [0])
+    left.send({"what": "it"}, [0])
+    assert len(os.listdir("/proc/self/fd")) == before + 2
+    number = left.detach()
+    assert len(os.listdir("/proc/self/fd")) == before
+    os.close(number)

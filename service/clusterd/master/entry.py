@@ -20,7 +20,7 @@ from clusterd.config.environment import EnvironmentFileError, read_environment
 from clusterd.config.load import DIRECTORY
 from clusterd.config.names import NAME, is_name
 from clusterd.config.settings import Settings
-from clusterd.master.context import Context
+from clusterd.master.context import Context, Key
 from clusterd.master.keeping import Keeping
 from clusterd.master.loop import WANTED_SIGNALS, Master, drive
 from clusterd.master.performing import START_FAILED
@@ -32,7 +32,6 @@ from clusterd.shell.journal import Journal
 from clusterd.shell.notify import Notifier
 from clusterd.shell.poll import Poll
 from clusterd.shell.signals import Signals
-from clusterd.worker.wire import Wire
 
 CRASHED = 70
 """EX_SOFTWARE: a bug of ours; the keeper starts another master, and the unit counts it as success."""
@@ -104,7 +103,8 @@ def _main(arguments: Sequence[str]) -> int:
     signals = Signals(WANTED_SIGNALS)
     channel = int(os.environ.pop(keeper.CHANNEL))
     os.set_inheritable(channel, False)
-    keeping = Keeping(Wire(socket.socket(fileno=channel)))
+    poll: Poll[Key] = Poll()
+    keeping = Keeping(socket.socket(fileno=channel), poll)
     cgroups = Cgroups.find()
     cgroups.enter("master")
     cgroups.enable()
@@ -116,7 +116,7 @@ def _main(arguments: Sequence[str]) -> int:
         cgroups=cgroups,
         journal=Journal(name, native=False if foreground else None),
         notifier=Notifier(),
-        poll=Poll(),
+        poll=poll,
         slots=listeners.from_store(keeping.fds),
         library=_copy_library(runtime),
     )

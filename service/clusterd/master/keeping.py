@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,14 +17,17 @@ from clusterd.keeper import start_successor
 from clusterd.master.program import program
 from clusterd.shell import pidfd
 from clusterd.shell.memory import State
+from clusterd.shell.poll import Poll
+from clusterd.shell.watched import Watched
 from clusterd.worker.wire import Wire, WireError
 
 
 class Keeping:
     """The keeper's store as the master sees it: the same names, its own copies of the descriptors."""
 
-    def __init__(self, wire: Wire) -> None:
-        self.wire = wire
+    def __init__(self, sock: socket.socket, poll: Poll[Any]) -> None:
+        self.poll = poll
+        self.wire: Wire = Watched(sock, poll)
         self.fds: dict[str, int] = {}
         self.starts = 0
         self.keeper = os.getppid()
@@ -104,7 +108,7 @@ class Keeping:
         self.keeper = pid
         os.close(fd)
         self.wire.close()
-        self.wire = wire
+        self.wire = Watched(wire.sock, self.poll)
         return pid
 
     def ready(self) -> None:
@@ -114,6 +118,7 @@ class Keeping:
 
     def receive(self) -> None:
         """Take in what the keeper says. Raises WireError when it is gone."""
+        self.wire.flush()
         for message, fds in self.wire.receive():
             for fd in fds:
                 os.close(fd)

@@ -11,6 +11,7 @@ from clusterd.core.model import Mode
 from clusterd.master.context import Context
 from clusterd.master.program import environment, program
 from clusterd.shell import messages, pidfd, poll, process
+from clusterd.shell.watched import Watched
 from clusterd.worker.wire import Wire, WireError
 
 RETRY_AFTER = 5
@@ -67,7 +68,7 @@ class Ushering:
         keeping.keep("usher.pidfd", fd)
         sock = socket.socket(fileno=keeping.fds["usher.channel"])
         sock.setblocking(False)
-        self.wire = Wire(sock)
+        self.wire = Watched(sock, self.context.poll)
         self.context.poll.register(sock.fileno(), poll.READ, ("usher.channel", 0))
         self.context.poll.register(fd, poll.READ, ("usher.pidfd", 0))
         self.context.journal.record(
@@ -153,6 +154,6 @@ class Ushering:
             if name in keeping.fds:
                 self.context.poll.unregister(keeping.fds[name])
         if self.wire is not None:
-            self.wire.sock.detach()
+            self.wire.detach()
             self.wire = None
         keeping.drop("usher.channel", "usher.pidfd")

@@ -17,6 +17,7 @@ from clusterd.master.ledger import Ledger
 from clusterd.master.zygotes import Zygotes
 from clusterd.shell import pidfd, poll
 from clusterd.shell.notified import Notified
+from clusterd.shell.watched import Watched
 from clusterd.worker.wire import Closed, Message, Wire, WireError
 
 STATUS_GRACE = 0.1
@@ -304,7 +305,7 @@ class Workers:
             self.context.keeping.keep(f"worker-{body.id}.channel", fd)
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
-        body.wire = Wire(sock)
+        body.wire = Watched(sock, self.context.poll)
         if not body.command:
             self.context.poll.register(fd, poll.READ, ("worker.channel", body.id))
 
@@ -335,7 +336,7 @@ class Workers:
             self.last_words[body.id] = body.traceback
         if body.wire is not None:
             c.poll.unregister(body.wire.fileno())
-            body.wire.sock.detach()
+            body.wire.detach()  # the store owns the descriptor
         if body.notified is not None:
             c.poll.unregister(body.notified.fileno())
             with contextlib.suppress(OSError):

@@ -18,6 +18,7 @@ from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.releases import Release, policy
 from clusterd.shell import pidfd, poll, process
+from clusterd.shell.watched import Watched
 from clusterd.worker.wire import Message, Wire, WireError
 
 
@@ -246,7 +247,7 @@ class Zygotes:
             self.context.keeping.keep(f"{kind}-{generation}.channel", channel)
         sock = socket.socket(fileno=channel)
         sock.setblocking(False)
-        zygote = Zygote(generation, Wire(sock), fd)
+        zygote = Zygote(generation, Watched(sock, self.context.poll), fd)
         (self.zygotes if kind == "zygote" else self.twins)[generation] = zygote
         self.context.poll.register(channel, poll.READ, (f"{kind}.channel", generation))
         if fd is not None:
@@ -255,7 +256,7 @@ class Zygotes:
 
     def _let_go(self, zygote: Zygote, kind: str) -> None:
         self.context.poll.unregister(zygote.wire.fileno())
-        zygote.wire.sock.detach()  # the store owns the descriptor
+        zygote.wire.detach()  # the store owns the descriptor
         if zygote.pidfd is not None:
             self.context.poll.unregister(zygote.pidfd)
         self.context.keeping.drop(f"{kind}-{zygote.generation}.channel", f"{kind}-{zygote.generation}.pidfd")

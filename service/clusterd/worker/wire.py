@@ -48,6 +48,7 @@ class Wire:
         self._scanned = 0
         self._fds: deque[int] = deque()
         self._out: deque[tuple[memoryview, tuple[int, ...]]] = deque()
+        self._own: deque[int] = deque()  # of the descriptors in `_out`, those that are our copies, in the same order
         self._out_size = 0
 
     def fileno(self) -> int:
@@ -59,7 +60,7 @@ class Wire:
         return bool(self._out)
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Queue `message` and write what the socket takes. The descriptors must stay open until `wants_write` is false.
+        """Queue `message` and write what the socket takes. The descriptors may be closed when this returns.
 
         Raises Closed when the peer is gone, WireError when the message is too large or the peer has not read
         `max_backlog` bytes (a slow reader must not grow the sender without bound).
@@ -76,6 +77,8 @@ class Wire:
         self._out.append((memoryview(data), tuple(fds)))
         self._out_size += len(data)
         self.flush()
+        if fds and self._out and self._out[-1][1]:
+            self._out[-1] = (self._out[-1][0], self._copies(fds))
 
     def flush(self) -> None:
         """Write what the socket takes. Raises Closed."""
@@ -89,6 +92,8 @@ class Wire:
             except OSError as e:
                 raise Closed(str(e)) from e
             self._out_size -= sent
+            for _ in range(min(len(fds), len(self._own))):
+                os.close(self._own.popleft())
             if sent == len(data):
                 self._out.popleft()
             else:
@@ -132,9 +137,28 @@ class Wire:
 
     def close(self) -> None:
         """Close the connection and every descriptor nobody took."""
-        while self._fds:
-            os.close(self._fds.popleft())
+        self._drop()
         self.sock.close()
+
+    def detach(self) -> int:
+        """Give up the connection without closing it: what waits to be sent or taken is dropped. Returns its number."""
+        self._drop()
+        return self.sock.detach()
+
+    def _drop(self) -> None:
+        self._out.clear()
+        self._out_size = 0
+        for fds in (self._fds, self._own):
+            while fds:
+                os.close(fds.popleft())
+
+    def _copies(self, fds: Sequence[int]) -> tuple[int, ...]:
+        """Of the descriptors of the last message, which waits until the peer reads."""
+        try:
+            self._own.extend(os.dup(fd) for fd in fds)
+        except OSError as e:
+            raise WireError(f"descriptors cannot wait until the peer reads: {e.strerror}") from e
+        return tuple(self._own)[-len(fds) :]
 
     def _split(self, found: list[tuple[Message, list[int]]]) -> None:
         while (end := self._in.find(b"\0", self._scanned)) >= 0:
