@@ -43,13 +43,13 @@ Loop = Generator[float | None, list[tuple[Key, int]], int]
 def drive(loop: Loop, wait: poll.Poll[Key]) -> int:
     """Run the master: wait as long as it says, tell it what is ready, until it returns its exit status."""
     ready: list[tuple[Key, int]] = []
-    deadline = next(loop)
-    while True:
-        try:
+    try:
+        deadline = next(loop)  # may be all of it: a start that is refused at once
+        while True:
             ready = wait.wait(None if deadline is None else deadline - time.monotonic())
             deadline = loop.send(ready)
-        except StopIteration as end:
-            return int(end.value)
+    except StopIteration as end:
+        return int(end.value)
 
 
 class Master:
@@ -93,6 +93,7 @@ class Master:
                     self._dispatch(*key)
             self.workers.tick(time.monotonic())
             self.requests.expire()
+            self.context.leaving.reap()
             self._beat()
             self.advance()
         return self._end(self.performer.exit_status)
@@ -161,6 +162,8 @@ class Master:
             if isinstance(event, WorkerGone):
                 self._report(event.worker)
             self._step(event)
+            if isinstance(event, WorkerGone):
+                self.workers.last_words.pop(event.worker, None)  # told by now, if it was worth telling
         # Asked once a round and remembered: what is past is no deadline to the core, which has dealt with it.
         self._core_due = machine.deadline(self.ledger.cluster, self._stepped)
         self.telling.observe(time.monotonic())
@@ -214,6 +217,7 @@ class Master:
             self._beat_due = now + HEARTBEAT
             self.context.keeping.state.beat(now)
             self.context.notifier.watchdog()
+            self.context.cgroups.sweep()
 
     def _dispatch(self, kind: str, number: int) -> None:
         match kind:
@@ -270,5 +274,8 @@ class Master:
                 f"the keeper died and another cannot be started: {e}",
             )
             return
+        child = os.pidfd_open(pid)
+        self.context.leaving.add(child)
+        os.close(child)
         self.context.poll.register(self.context.keeping.wire.fileno(), poll.READ, ("keeper", 0))
         self.context.journal.record(messages.KEEPER_REPLACED, f"the keeper died; keeper {pid} took its place")

@@ -1,0 +1,114 @@
+"""A worker that dies costs the requests it had taken, no other; and its successor is there at once."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Callable
+
+import pytest
+
+from clusterd.shell import messages
+from tests.systemd import load
+from tests.systemd.apps import ENGINES, UVICORN, App
+from tests.systemd.harness.container import Container
+from tests.systemd.harness.instance import Instance
+
+REALISTIC = """
+import argparse, asyncio, concurrent.futures, csv, ctypes, datetime, decimal, email.message, hashlib, http.client
+import http.server, inspect, json, logging.config, multiprocessing, sqlite3, ssl, statistics, tempfile, unittest.mock
+import urllib.request, uuid, wsgiref.simple_server, xml.etree.ElementTree, xmlrpc.client, zipfile, zoneinfo
+"""
+"""What a plain application has imported, by itself and through its libraries, before it does anything.
+
+A small one: a framework, an ORM and their own libraries are ten times as much, and then a fork wins by more.
+"""
+
+
+def connections(instance: Instance, pid: int) -> int:
+    """How many the worker has taken from its slot's queue."""
+    shown = instance.machine.run(["ss", "-Htnp", f"sport = :{instance.port}"]).stdout
+    return len(re.findall(rf"\bpid={pid},", shown))
+
+
+def replaced(instance: Instance, pid: int, wanted: int) -> dict[int, int]:
+    """The workers, as soon as as many as wanted serve and `pid` is none of them."""
+    return instance.machine.wait_for(
+        f"the successor of {pid}",
+        lambda: (now := instance.workers()) and len(now) == wanted and pid not in now.values() and now,
+    )
+
+
+def kill_under_load(instance: Instance, app: App, times: int) -> None:
+    """Stop a worker, count what it has taken, kill it; wait for its successor; again."""
+    app.deploy(instance, extra="workers = 3\n")
+    instance.start()
+    taken = 0
+    with load.everything(instance.machine, instance.port) as asked:
+        workers = instance.workers()
+        for number in range(times):
+            pid = workers[sorted(workers)[number % 3]]
+            instance.machine.run(["kill", "-STOP", str(pid)])
+            taken += connections(instance, pid)
+            instance.machine.run(["kill", "-KILL", str(pid)])
+            workers = replaced(instance, pid, 3)
+    assert taken > 0
+    twice = re.search(r"Receive: (\d+).*Exceptions: (\d+)", asked.ab.text)  # ab counts a reset as one of each
+    failed = asked.wrk.failed + asked.ab.failed + asked.probe.failed - min(map(int, twice.groups() if twice else "0"))
+    said = f"{asked.wrk.failures} {asked.ab.failures} {asked.probe.failures}\n{asked.wrk.text}\n{asked.ab.text}"
+    assert failed <= taken, f"{failed} failures, {taken} connections had been taken: {said}"
+    assert not any(asked.dropped.values()) and "timeout" not in asked.wrk.failures
+    assert asked.probe.longest < 5.0
+
+
+@pytest.mark.parametrize("app", [UVICORN], ids=lambda app: app.name)
+def test_costs_what_it_had_taken(instance: Instance, app: App) -> None:
+    """Three SIGKILLs under load: at most the requests on connections the dead had accepted fail; queues wait."""
+    kill_under_load(instance, app, 3)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("app", ENGINES, ids=lambda app: app.name)
+def test_nine_deaths(instance: Instance, app: App) -> None:
+    """The same nine times, whatever the engine."""
+    kill_under_load(instance, app, 9)
+
+
+def death_to_ready(instance: Instance) -> float:
+    """Seconds from a SIGKILL to READY of the successor; of a worker old enough to be replaced without a delay."""
+
+    def grown() -> dict[str, int] | None:
+        oldest = max(instance.status()["workers"], key=lambda w: float(w["age"]))
+        return oldest if oldest["age"] > 1.2 else None
+
+    pid = instance.machine.wait_for("a grown worker", grown)["pid"]
+    cursor = instance.machine.cursor()
+    script = "import os, sys, time; print(time.monotonic()); os.kill(int(sys.argv[1]), 9)"
+    killed = float(instance.machine.run(["/usr/bin/python3", "-Sc", script, str(pid)]).stdout)
+    replaced(instance, pid, 4)
+    (ready,) = instance.machine.journal(f"MESSAGE_ID={messages.WORKER_READY.id}", unit=instance.service, after=cursor)
+    return int(ready["__MONOTONIC_TIMESTAMP"]) / 1e6 - killed
+
+
+def fork_beats_spawn(forking: Instance, spawning: Instance, times: int) -> None:
+    """Medians of as many deaths of each kind, in turn."""
+    for instance, preload in ((forking, ""), (spawning, "preload = false\n")):
+        UVICORN.deploy(instance, extra=f"workers = 4\n[reload]\n{preload}")
+        instance.write("hello.py", UVICORN.source() + REALISTIC)
+        instance.start()
+    assert [i.status()["generations"][0]["mode"] for i in (forking, spawning)] == ["fork", "spawn"]
+    rounds = [(death_to_ready(forking), death_to_ready(spawning)) for _ in range(times)]
+    fork, spawn = (statistics.median(times) for times in zip(*rounds, strict=True))
+    print(f"death to READY, medians of {times}: fork {fork:.3f} s, spawn {spawn:.3f} s, ratio {fork / spawn:.2f}")
+    assert fork <= 0.25 * spawn, rounds
+
+
+def test_successor_comes_at_once(machine: Container, instances: Callable[[Container], Instance]) -> None:
+    """From death to READY a fork takes at most a quarter of what an interpreter takes that imports anew (3 each)."""
+    fork_beats_spawn(instances(machine), instances(machine), 3)
+
+
+@pytest.mark.proof
+def test_twenty_successors_come_at_once(machine: Container, instances: Callable[[Container], Instance]) -> None:
+    """The same, twenty each."""
+    fork_beats_spawn(instances(machine), instances(machine), 20)
