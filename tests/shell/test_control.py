@@ -279,6 +279,7 @@ def test_client_that_dies(server: Server) -> None:
 
 def test_rights() -> None:
     """Root and the service's user change, the group reads by its main or another membership, others nothing."""
+
     def rights(uid: int, gid: int, *groups: int) -> Rights:
         return Peer(1, uid, gid, frozenset(groups)).rights(990, 900)
 
@@ -453,6 +454,7 @@ def answering(server: Server, answer: Answer) -> Iterator[None]:
 
 def test_client(server: Server) -> None:
     """The client yields each reply, and raises the service's errors with their parameters."""
+
     def answer(call: Call) -> None:
         if call.method == "Status":
             call.reply(status={"name": "hello"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -49,8 +50,10 @@ def four(opened: Opened) -> Slots:
 
 
 def connect(slots: Slots, n: int) -> list[socket.socket]:
+    """`n` clients, each with an address of its own."""
     group = slots.groups[0]
-    return [socket.create_connection((group.host, group.port)) for _ in range(n)]
+    sources = [f"127.0.1.{i + 1}" for i in range(n)]
+    return [socket.create_connection((group.host, group.port), source_address=(source, 0)) for source in sources]
 
 
 def accepted(fd: int) -> int:
@@ -240,6 +243,27 @@ def test_shortage(four: Slots) -> None:
     assert "1 of the 2 addresses of 'hello'" in (four.shortage("hello", 2, 4) or "")
 
 
+def test_both_ways_to_ask_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """netlink, and where there is none the tables, tell address, port, inode and owner of a listener alike."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as four,
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as six,
+    ):
+        inodes = {os.fstat(sock.fileno()).st_ino for sock in (four, six)}
+
+        def ours() -> list[procnet.Listener]:
+            return sorted((o for o in procnet.listeners() if o.inode in inodes), key=lambda o: o.host)
+
+        asked = ours()
+        assert [(o.host, o.port) for o in asked] == [four.getsockname()[:2], six.getsockname()[:2]]
+
+        def refuses() -> list[object]:
+            raise OSError(errno.EAFNOSUPPORT, "no netlink here")
+
+        monkeypatch.setattr(procnet.sockdiag, "listening", refuses)
+        assert ours() == asked
+
+
 def test_strangers(four: Slots, opened: Opened) -> None:
     """A listener on the same address, or a narrower one, that is not ours is found; our own and wider ones are not."""
     group = four.groups[0]
@@ -277,14 +301,16 @@ def test_only_live_slots_get_connections(four: Slots, mode: str) -> None:
 
 
 def test_hash_over_ipv6_and_dual_stack(opened: Opened) -> None:
-    """The hash finds client address and port in IPv6 packets too, and in IPv4 packets to a dual-stack socket."""
+    """The hash finds the client's address in IPv6 packets too, and in IPv4 packets to a dual-stack socket."""
     opened.append(open_for_run([Address(host="::")], 4))
     slots, group = opened[0], opened[0].groups[0]
     reuseport.attach(group.fds[0], program("hash", [0, 2, 3]))
     for host in ("127.0.0.1", "::1") if group.host == "::" else ("127.0.0.1",):
-        clients = [socket.create_connection((host, group.port)) for _ in range(60)]
+        sources = [f"127.0.1.{i + 1}" for i in range(60)] if host == "127.0.0.1" else ["::1"] * 60
+        clients = [socket.create_connection((host, group.port), source_address=(source, 0)) for source in sources]
         found = Counter({i: accepted(fd) for i, fd in enumerate(group.fds)})
-        assert found[1] == 0 and min(found[i] for i in (0, 2, 3)) > 0 and found.total() == 60
+        assert found[1] == 0 and found.total() == 60
+        assert len(+found) == (3 if host == "127.0.0.1" else 1)  # one client, one slot
         for client in clients:
             client.close()
     assert slots.total == 4

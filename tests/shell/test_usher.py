@@ -146,6 +146,7 @@ def test_relays_what_waited(slots: Slots, usher: Usher, worker: Callable[..., No
 
 def test_reset_stays_a_reset(slots: Slots, usher: Usher, worker: Callable[..., None]) -> None:
     """A worker that breaks off in the middle is seen to break off: half an answer must not look like a whole one."""
+
     def break_off(sock: socket.socket) -> None:
         sock.recv(100)
         sock.sendall(b"HTTP/1.0 200 OK\r\n\r\nhalf")

@@ -166,7 +166,6 @@ class Master:
                 self.workers.last_words.pop(event.worker, None)  # told by now, if it was worth telling
         # Asked once a round and remembered: what is past is no deadline to the core, which has dealt with it.
         self._core_due = machine.deadline(self.ledger.cluster, self._stepped)
-        self.telling.observe(time.monotonic())
         if not any(w.phase is Phase.DRAINING for w in self.ledger.cluster.workers.values()):
             self._all_drained()
         self.telling.status()
@@ -180,6 +179,7 @@ class Master:
         except IllegalMove as e:
             self.context.journal.record(messages.UNEXPECTED, f"{event}: {e}, ignoring")
             return
+        self.telling.observe(self._stepped)  # before a receipt takes what was seen, or the next one would get it
         for action in actions:
             if isinstance(action, Finish):
                 self.telling.finish(action)  # a rollout that is over and has no receipt would have no outcome

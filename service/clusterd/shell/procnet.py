@@ -1,4 +1,4 @@
-"""Who listens where, from /proc/net/tcp and tcp6: the kernel says nothing when a stranger joins a reuseport group."""
+"""Who listens where: the kernel says nothing when a stranger joins a reuseport group."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import socket
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
+
+from clusterd.shell import sockdiag
 
 _LISTEN = "0A"
 ANY4, ANY6 = "0.0.0.0", "::"
@@ -28,7 +30,14 @@ class Listener:
 
 
 def listeners() -> list[Listener]:
-    """Every listening TCP socket; empty where /proc/net cannot be read."""
+    """Every listening TCP socket; empty where the kernel tells in neither way."""
+    try:
+        return [Listener(*found) for found in sockdiag.listening()]
+    except OSError:
+        return _from_tables()
+
+
+def _from_tables() -> list[Listener]:
     found = []
     for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
         with contextlib.suppress(OSError), open(table, encoding="ascii") as lines:

@@ -1,0 +1,62 @@
+"""The kernel asked over netlink for listening TCP sockets alone, as ss(8) does: sock_diag(7).
+
+Not /proc/net/tcp where it can be avoided: that walks through every connection there is, those in TIME_WAIT too, and
+under load goes round in circles. A master took 2 to 10 s to read it on a machine with 30,000 of them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_NETLINK_SOCK_DIAG = 4
+_BY_FAMILY, _REQUEST_DUMP = 20, 0x301
+_ERROR, _DONE = 2, 3
+_LISTEN = 1 << 10
+_HEADER = struct.Struct("=IHHII")
+"""struct nlmsghdr: length, type, flags, sequence, port."""
+_REQUEST = struct.Struct("=BBBBI48x")
+"""struct inet_diag_req_v2: family, protocol, extensions, padding, states, and a socket id of no interest."""
+_ANSWER = struct.Struct("=BBBB2s2s16s16s12xIIIII")
+"""struct inet_diag_msg: family, state, timer, retransmissions, ports, addresses, expiry, queues, uid, inode."""
+_TIMEOUT = 2.0
+"""Seconds; the answer is there at once, or the kernel has none."""
+
+
+class Found(NamedTuple):
+    host: str
+    port: int
+    inode: int
+    uid: int
+
+
+def listening() -> list[Found]:
+    """Every listening TCP socket of this network namespace. Raises OSError where the kernel does not tell."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as sock:
+        sock.settimeout(_TIMEOUT)
+        return [found for family in (socket.AF_INET, socket.AF_INET6) for found in _ask(sock, family)]
+
+
+def _ask(sock: socket.socket, family: int) -> Iterator[Found]:
+    request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _LISTEN)
+    sock.send(_HEADER.pack(_HEADER.size + len(request), _BY_FAMILY, _REQUEST_DUMP, family, 0) + request)
+    while True:
+        data = sock.recv(1 << 16)
+        while len(data) >= _HEADER.size:
+            length, kind, _, _, _ = _HEADER.unpack_from(data)
+            if kind == _DONE:
+                return
+            if kind == _ERROR:
+                number = -struct.unpack_from("=i", data, _HEADER.size)[0]
+                raise OSError(number, os.strerror(number))
+            yield _found(data[_HEADER.size : length])
+            data = data[(length + 3) & ~3 :]
+
+
+def _found(data: bytes) -> Found:
+    family, _, _, _, port, _, host, _, _, _, _, uid, inode = _ANSWER.unpack_from(data)
+    text = socket.inet_ntop(family, host[:4] if family == socket.AF_INET else host)
+    return Found(text, int.from_bytes(port, "big"), inode, uid)
