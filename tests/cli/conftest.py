@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -160,7 +161,11 @@ class Site:
         """(exit status, standard output, standard error) of `clusterd ARGUMENTS`."""
         where = ["--config-dir", str(self.config), "--runtime-dir", str(self.runtime)]
         self.capsys.readouterr()
-        status = program.main([*where, *arguments])
+        handler = signal.getsignal(signal.SIGTERM)  # a process of its own would not have to be put back
+        try:
+            status = program.main([*where, *arguments])
+        finally:
+            signal.signal(signal.SIGTERM, handler)
         out, err = self.capsys.readouterr()
         return status, out, err
 

@@ -10,7 +10,7 @@ from clusterd.cli.program import clusterd
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
-HIDDEN = {"drain", "drain", "keeper", "master", "usher"}
+HIDDEN = {"drain", "keeper", "master", "usher"}
 PROSE = {"is", "does", "runs"}
 """What may follow the name of the program in a sentence."""
 
