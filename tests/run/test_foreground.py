@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -186,3 +187,38 @@ def test_unix_socket(tmp_path: Path) -> None:
         run.process.terminate()
         assert run.wait() == 0
         assert not path.exists()
+
+
+def test_nobody_is_left_as_a_zombie(run: Foreground) -> None:
+    """Zygotes of generations that are gone are reaped by the master that killed them."""
+    run.start()
+    for _ in range(3):
+        assert run.clusterd("reload").returncode == 0
+    run.wait_for("the dead to be reaped", lambda: zombies(run.status()["master"]["pid"]) == [])
+
+
+def zombies(parent: int) -> list[int]:
+    """Children of `parent` that are dead and not reaped."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, above = stat.read_text().rpartition(")")[2].split()[:2]
+            if state == "Z" and int(above) == parent:
+                found.append(int(stat.parent.name))
+    return found
+
+
+def test_zygote_and_twin_die_at_once(run: Foreground) -> None:
+    """Both gone before the master has looked: the code is imported again, and a dead worker is replaced."""
+    run.start()
+    run.wait_for("a twin", lambda: run.status()["generations"][0]["twin"])
+    status = run.status()
+    master, (generation,) = status["master"]["pid"], status["generations"]
+    os.kill(master, signal.SIGSTOP)
+    for pid in (generation["zygote"], generation["twin"]):
+        os.kill(pid, signal.SIGKILL)
+    gone([generation["zygote"], generation["twin"]])
+    os.kill(master, signal.SIGCONT)
+    run.wait_for("another zygote", lambda: run.status()["generations"][0]["zygote"] not in (None, generation["zygote"]))
+    os.kill(run.pids()[0], signal.SIGKILL)
+    run.wait_for("the worker to be replaced", run.at_rest)

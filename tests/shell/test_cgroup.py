@@ -57,6 +57,23 @@ def test_kill_takes_everything(cgroups: Cgroups, python: Spawn) -> None:
     assert cgroups.names() == [] and not cgroups.kill("worker-1")
 
 
+def test_sweep_takes_what_was_not_dead_yet(cgroups: Cgroups, python: Spawn) -> None:
+    """Killed and removed at once, as one that is killed dies a moment later; but one in use again is left."""
+    for name in ("zygote-1", "zygote-2"):
+        path = cgroups.path(name)
+        assert path is not None
+        child = python("import signal; print(flush=True); signal.pause()")
+        line(child.stdout)
+        Path(path, "cgroup.procs").write_text(str(child.pid))
+        cgroups.kill(name)
+        if not cgroups.remove(name):
+            child.wait()
+        cgroups.path(name) if name == "zygote-2" else None
+    cgroups.sweep()
+    assert cgroups.names() == ["zygote-2"]
+    assert cgroups.remove("zygote-2")
+
+
 def test_enter(cgroups: Cgroups, python: Spawn) -> None:
     """Entering moves this very process; names lists what there is."""
     child = python(

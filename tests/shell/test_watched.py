@@ -20,7 +20,7 @@ def test_what_waits_is_sent_when_the_peer_reads() -> None:
     for number in range(1000):
         left.send({"number": number}, [ours.fileno()])
     assert left.wants_write and poll.wait(0) == [], "a full socket is no event"
-    seen = []
+    seen: list[int] = []
     while len(seen) < 1000:
         for message, (fd,) in right.receive():
             seen.append(message["number"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from clusterd.core.events import Event
 from clusterd.master.keeping import Keeping
+from clusterd.master.leaving import Leaving
 from clusterd.shell.cgroup import Cgroups
 from clusterd.shell.control import Client, Control
 from clusterd.shell.journal import Journal
@@ -32,5 +33,6 @@ class Context:
     slots: Slots
     library: Path
     """Where this version's worker side was copied to."""
+    leaving: Leaving = field(default_factory=Leaving)
     events: deque[Event] = field(default_factory=deque)
     """What the parts have seen and the core has not been told yet."""

@@ -150,7 +150,10 @@ class Performer:
             os.write(fd, finish.reason.encode(errors="replace")[:4096])
             self.context.notifier.store(START_FAILED, fd)
             os.close(fd)
-        elif finish.kind in (Kind.RELOAD, Kind.ROLLBACK):
+        elif finish.kind is Kind.TRY or cluster.rollout is not None:
+            pass  # nothing that systemd knows of has ended
+        elif finish.kind is not Kind.START or not cluster.stopping:
+            # A start too: it may have been asked for as a reload. But one that is stopped has not started.
             self.context.notifier.ready(self.telling.line())
 
     def settled(self) -> None:

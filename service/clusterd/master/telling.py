@@ -62,6 +62,8 @@ class Telling:
 
     def tell(self, tell: Tell, traceback: str = "") -> None:
         """One journal record."""
+        if tell.what is What.BEGUN:
+            self._longest_gap = 0.0  # the receipt is of what the change did, not of a crash last week
         text = self._words(tell, self.ledger.cluster)
         if not text:
             return
@@ -109,7 +111,7 @@ class Telling:
     def all_drained(self) -> bool:
         """The old workers are gone: the receipt is complete, and told. Whether it was not before."""
         receipt = self._last_done()
-        if receipt is None or receipt.drained or receipt.kind not in (Kind.RELOAD, Kind.ROLLBACK):
+        if receipt is None or receipt.drained:
             return False
         receipt.drained = True
         self.context.journal.record(
@@ -143,9 +145,13 @@ class Telling:
         return summary(self.ledger.cluster) + (f"; {self.note}" if self.note else "")
 
     def _last_done(self) -> Receipt | None:
-        return next(
-            (r for _, r in sorted(self.ledger.receipts.items(), reverse=True) if r.outcome == Outcome.DONE), None
-        )
+        """The last reload or rollback that was done: of whose old workers the counts are."""
+        done = [
+            number
+            for number, r in self.ledger.receipts.items()
+            if r.outcome == Outcome.DONE and r.kind in (Kind.RELOAD, Kind.ROLLBACK)
+        ]
+        return self.ledger.receipts[max(done)] if done else None
 
     def _where(self) -> str:
         addresses = ", ".join(group.text for group in self.context.slots.groups)

@@ -118,8 +118,7 @@ class Ushering:
     def _tell(self) -> None:
         """Mode OFF while it runs is an order with no slots: it finishes what it relays and says that it is idle."""
         assert self.wire is not None
-        slots = self.context.slots
-        fds = [group.fds[i] for group in slots.groups for i in self.slots if i < len(group.fds)]
+        fds = [fd for _, fd in self._listeners()]
         with contextlib.suppress(WireError):
             self.wire.send(
                 {
@@ -136,12 +135,18 @@ class Ushering:
         self._unwatch()
         if self.mode is Mode.OFF:
             return
-        for group in self.context.slots.groups:
-            for i in self.slots:
-                # A UNIX socket is everybody's: it is served as long as anybody is.
-                if i < len(group.fds) and (len(group.fds) > 1 or self.mode is Mode.REFUSE):
-                    self.context.poll.register(group.fds[i], poll.READ, ("slot", i))
-                    self._watched.append(group.fds[i])
+        for i, fd in self._listeners():
+            self.context.poll.register(fd, poll.READ, ("slot", i))
+            self._watched.append(fd)
+
+    def _listeners(self) -> list[tuple[int, int]]:
+        """(slot, listener) of what nobody serves. A UNIX socket is everybody's: it is served as long as anybody is."""
+        return [
+            (i, group.fds[i])
+            for group in self.context.slots.groups
+            for i in self.slots
+            if i < len(group.fds) and (len(group.fds) > 1 or self.mode is Mode.REFUSE)
+        ]
 
     def _unwatch(self) -> None:
         for fd in self._watched:
@@ -150,6 +155,8 @@ class Ushering:
 
     def _forget(self) -> None:
         keeping = self.context.keeping
+        if "usher.pidfd" in keeping.fds:
+            self.context.leaving.add(keeping.fds["usher.pidfd"])
         for name in ("usher.channel", "usher.pidfd"):
             if name in keeping.fds:
                 self.context.poll.unregister(keeping.fds[name])

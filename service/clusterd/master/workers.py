@@ -219,7 +219,8 @@ class Workers:
             return
         self.context.poll.unregister(body.pidfd)
         body.dead_since = time.monotonic()
-        self.on_channel(worker)
+        while body.wire is not None and body.wire.fileno() in self.context.poll and poll.readable(body.wire.fileno()):
+            self.on_channel(worker)  # to the end, or the reason of a failure with a long traceback would be lost
         self._bury(body)
 
     def tick(self, now: float) -> None:

@@ -105,6 +105,7 @@ class Zygotes:
         keeping = self.context.keeping
         twin = self.twins.pop(generation, None)
         if twin is None:
+            self.context.events.append(ZygoteGone(generation, "the zygote and its twin are gone"))
             return
         kinds = [kind for kind in ("channel", "pidfd") if f"twin-{generation}.{kind}" in keeping.fds]
         keeping.rename({f"twin-{generation}.{kind}": f"zygote-{generation}.{kind}" for kind in kinds})
@@ -124,6 +125,7 @@ class Zygotes:
         if zygote is not None:
             if zygote.pidfd is not None:
                 pidfd.send(zygote.pidfd, signal.SIGKILL)
+                self.context.leaving.add(zygote.pidfd)
             self._let_go(zygote, kind)
         self.context.cgroups.kill(f"{kind}-{generation}")
         self.context.cgroups.remove(f"{kind}-{generation}")
@@ -167,7 +169,7 @@ class Zygotes:
             if number not in self.zygotes:
                 events.append(ZygoteUnborn(number))
             return
-        if number not in self.zygotes and g.twin is not Twin.UP:
+        if number not in self.zygotes and number in self.twins and g.twin is not Twin.UP:
             self.promote(number)
         if number not in self.twins:
             events.append(TwinGone(number))
@@ -204,8 +206,9 @@ class Zygotes:
         if zygote is None:
             return
         with contextlib.suppress(WireError):  # last words
-            for message, fds in zygote.wire.receive():
-                self._heard(zygote, kind, message, fds)
+            while poll.readable(zygote.wire.fileno()):
+                for message, fds in zygote.wire.receive():
+                    self._heard(zygote, kind, message, fds)
         group.pop(generation, None)
         status = pidfd.status(zygote.pidfd) if zygote.pidfd is not None else None
         reason = zygote.reason or f"the zygote {pidfd.describe(status)}"

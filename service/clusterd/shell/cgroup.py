@@ -24,6 +24,7 @@ class Cgroups:
     def __init__(self, directory: Path | None, why: str = "") -> None:
         self.directory = directory
         self.why = why if directory is None else ""
+        self._late: set[str] = set()
 
     @classmethod
     def find(cls) -> Cgroups:
@@ -64,6 +65,7 @@ class Cgroups:
         except OSError as e:
             self.why = f"sub-cgroup '{found}' could not be made: {e.strerror}"
             return None
+        self._late.discard(name)
         return str(found)
 
     def enter(self, name: str) -> bool:
@@ -120,15 +122,25 @@ class Cgroups:
         return True
 
     def remove(self, name: str) -> bool:
-        """Remove sub-cgroup `name`, with empty ones the application made in it. False while a process is left."""
+        """Remove sub-cgroup `name`, with empty ones the application made in it.
+
+        False while a process is left, as it is for a moment after `kill`: then `sweep` removes it.
+        """
         for directory in self._tree(name):
             try:
                 directory.rmdir()
             except FileNotFoundError:
                 continue
             except OSError:
+                self._late.add(name)
                 return False
+        self._late.discard(name)
         return True
+
+    def sweep(self) -> None:
+        """Remove what could not be removed before. Call it now and then."""
+        for name in sorted(self._late):
+            self.remove(name)
 
     def names(self) -> list[str]:
         """The sub-cgroups there are, sorted; systemd's own (".control" for ExecReload) left out."""

@@ -14,6 +14,13 @@ HANGUP = select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP
 Key = TypeVar("Key", bound=Hashable)
 
 
+def readable(fd: int) -> bool:
+    """Whether reading would give something now, an end of file included."""
+    now = select.poll()
+    now.register(fd, select.POLLIN)
+    return bool(now.poll(0))
+
+
 class Poll(Generic[Key]):
     """Level-triggered readiness.
 
