@@ -7,7 +7,7 @@ wire; end of file there means that nobody wants it any more.
     master: {"op": "usher", "mode": "relay" | "refuse", "kind": "http" | "close", "retry-after": seconds,
              "slots": [...], "target": [...]} + fds, the listeners to accept on; the next such message replaces it all.
              "target" names for each listener where to connect ("127.0.0.1:8000", "[::1]:8001", a path); without it
-             that is the listener's own address. "slots" is for people.
+             that is where the client connected to. "slots" is for people.
             {"op": "end"}
     usher:  {"event": "idle"} each time nothing has happened for 5 seconds and no connection is open
 """
@@ -107,7 +107,7 @@ class Usher:
         for i, fd in enumerate(fds):
             listener = socket.socket(fileno=fd)
             listener.setblocking(False)
-            self.listeners[listener] = parse(target[i]) if i < len(target) else own_address(listener)
+            self.listeners[listener] = parse(target[i]) if i < len(target) else None
             loop.add_reader(listener.fileno(), self._accept, listener)
 
     def _accept(self, listener: socket.socket) -> None:
@@ -140,6 +140,7 @@ class Usher:
         with client:
             # Our own connection, steered back to us: nothing is served after all. Relaying it would go round for ever.
             ours = isinstance(peer, tuple) and _plain(peer) in self.outgoing
+            target = target or _reached(client)
             if self.mode == "refuse" or ours or target is None:
                 await self._refuse(client)
                 return
@@ -216,11 +217,13 @@ def parse(text: str) -> Address:
     return _reachable((host.strip("[]"), int(port)))
 
 
-def own_address(listener: socket.socket) -> Address | None:
-    """Where to connect to reach the listener's group; None for a UNIX socket, which has no other slot to go to."""
-    if listener.family not in (socket.AF_INET, socket.AF_INET6):
-        return None
-    return _reachable(listener.getsockname())
+def _reached(client: socket.socket) -> Address | None:
+    """Where `client` connected to, which any slot of the group is; None for a UNIX socket, which has no other slot.
+
+    Not the loopback address for a listener on all of them: the worker would take a stranger for a client of this very
+    machine, whose X-Forwarded-For is believed. From an address of the machine to itself, that address is the sender.
+    """
+    return client.getsockname() if client.family in (socket.AF_INET, socket.AF_INET6) else None
 
 
 def _reachable(name: tuple[Any, ...]) -> Address:

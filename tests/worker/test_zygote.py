@@ -174,6 +174,23 @@ def test_a_killed_worker_is_reported(start, slots):
     assert master.exited(worker) == 9
 
 
+def test_an_application_that_ignores_its_children(start, application, slots):
+    """With SIGCHLD ignored the kernel reaps: how a worker died is then unknown to the zygote, which goes on."""
+    (application / "deaf.py").write_text(
+        "import signal\nfrom hello import app\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    )
+    master = start()
+    master.up(app="deaf:app")
+    first = master.serving(slots(1))
+    signal_pidfd(first.pidfd)
+    assert first.gone()
+    (slot,) = slots(1)
+    master.serving([slot])
+    client = Client(slot.getsockname())
+    assert client.get()[0] == 200
+    client.close()
+
+
 def test_sigterm_from_anybody_drains(start, slots):
     """SIGTERM to a worker is a drain, SIGINT and SIGHUP of a terminal are nothing."""
     master = start()

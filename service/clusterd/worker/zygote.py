@@ -205,7 +205,10 @@ class Zygote:
         one.exec_fd = -1
 
     def _reap(self, one: Child) -> None:
-        pid, status = os.waitpid(one.pid, os.WNOHANG)
+        try:
+            pid, status = os.waitpid(one.pid, os.WNOHANG)
+        except ChildProcessError:  # the application ignores SIGCHLD, so the kernel has reaped it: status unknown
+            pid, status = one.pid, -1
         if pid == 0:
             return
         if one.exec_fd >= 0:
@@ -213,7 +216,7 @@ class Zygote:
         if one.exec_fd >= 0:
             os.close(one.exec_fd)  # a child of its own holds the other end
         del self._children[one.pid]
-        if one.worker is not None:  # a twin's death is told by its pidfd and its channel
+        if one.worker is not None and status >= 0:  # a twin's death is told by its pidfd and its channel
             self.wire.send({"event": "exited", "worker": one.worker, "pid": one.pid, "status": status})
         os.close(one.pidfd)
 
