@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
+from pathlib import Path
 
 from clusterd.config.names import is_name
 from clusterd.shell.client import VarlinkError, call
 from clusterd.worker.wire import WireError
 
+ANSWER = 2.0
+"""Seconds a master may take for a reply, which it gives in milliseconds, before it is killed: that costs nothing, and
+systemd's SIGKILL at the end of TimeoutStopSec= would cost what the workers have in flight."""
 LEAVING = 5.0
 """Seconds the keeper has to exit once the master is gone."""
 
@@ -24,23 +29,53 @@ def main(name: str) -> int:
         print(f"clusterd: '{name}' is no name of an application", file=sys.stderr)
         return 2
     control = os.path.join(os.environ.get("RUNTIME_DIRECTORY", f"/run/clusterd/{name}").partition(":")[0], "control")
-    keeper: int | None = None
-    while keeper is None or _alive(keeper):
+    master, keeper = _processes(os.environ.get("MAINPID", ""))
+    while True:
+        heard = False
         try:
-            for reply in call(control, "Stop", more=True):
+            for reply in call(control, "Stop", more=True, timeout=ANSWER):
+                heard = True
                 keeper = os.pidfd_open(int(reply["keeper"])) if keeper is None else keeper
             break
+        except TimeoutError:
+            if heard:
+                continue  # it drains, and may take longer: asked again, it says again that it is there
+            if master is None:
+                break  # the one after it does not answer either: it is the keeper that hangs
+            print(f"clusterd: {name}: the master does not answer within {ANSWER:g} s: killing it", file=sys.stderr)
+            _kill(master)
+            master = None
         except WireError:
-            continue  # the master died in the middle: the next one has the same order
+            # The master died in the middle: the next one has the same order.
+            if keeper is not None and _gone(keeper, 0):
+                return 0
         except (FileNotFoundError, ProcessLookupError):
             return 0
         except (OSError, VarlinkError) as e:
             print(f"clusterd: {name}: the master cannot be asked to drain: {e}", file=sys.stderr)
             return 1
-    if keeper is not None:
-        select.select([keeper], [], [], LEAVING)
+    if keeper is not None and not _gone(keeper, LEAVING if heard else 0):
+        # Without it, and a master, the workers have nobody who wants them: they drain and leave.
+        _kill(keeper)
     return 0
 
 
-def _alive(keeper: int) -> bool:
-    return not select.select([keeper], [], [], 0)[0]
+def _processes(main: str) -> tuple[int | None, int | None]:
+    """Descriptors of systemd's main process and, when that is the master, of its parent, the keeper."""
+    try:
+        master = os.pidfd_open(int(main))
+        parent = int(Path(f"/proc/{main}/stat").read_text().rpartition(")")[2].split()[1])
+        return master, os.pidfd_open(parent) if parent > 1 else None
+    except (ValueError, OSError):
+        return None, None
+
+
+def _gone(process: int, seconds: float) -> bool:
+    return bool(select.select([process], [], [], seconds)[0])
+
+
+def _kill(process: int) -> None:
+    try:
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
