@@ -34,6 +34,7 @@ from clusterd.config.names import is_account, is_name, is_root
 from clusterd.config.values import duration, duration_text
 
 CONFIGURATION = "/etc/clusterd"
+JOURNAL = "/run/systemd/journal/socket"
 MAX_FILE = 256 << 10
 STOP_DRAIN = 5.0
 STOP_MARGIN = 10.0
@@ -69,8 +70,32 @@ def main(arguments: list[str]) -> int:
 
 
 def complain(file: str, why: object) -> None:
-    # systemd connects a generator's standard error to the journal, at boot to the kernel's log
-    print(f"clusterd-generator: {file}: {why}; it gets no socket, ignoring".replace("\n", " "), file=sys.stderr)
+    text = f"{file}: {why}; it gets no socket, ignoring".replace("\n", " ")
+    print(f"clusterd-generator: {text}", file=sys.stderr)
+    if file.startswith(f"{CONFIGURATION}/"):
+        log(text)
+
+
+def log(text: str) -> None:
+    """To the journal: systemd connects a generator's standard error to /dev/null (seen on 252 and 257).
+
+    At boot, when there is no journal yet, to the kernel's log, as systemd.generator(7) says. Never blocks: PID 1 waits.
+    """
+    from socket import AF_UNIX, SOCK_DGRAM
+    from socket import socket as make
+
+    try:
+        with make(AF_UNIX, SOCK_DGRAM) as journal:
+            journal.setblocking(False)
+            record = f"PRIORITY=3\nSYSLOG_IDENTIFIER=clusterd-generator\nMESSAGE={text}\n"
+            journal.sendto(record.encode(errors="replace"), JOURNAL)
+    except OSError:
+        try:
+            fd = os.open("/dev/kmsg", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            os.write(fd, f"<3>clusterd-generator: {text}".encode(errors="replace")[:900])
+            os.close(fd)
+        except OSError:
+            pass  # a container has none
 
 
 def names(directory: str) -> list[str]:
