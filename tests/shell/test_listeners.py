@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from clusterd.balance.program import program
-from clusterd.shell import listeners, procnet, reuseport
+from clusterd.shell import listeners, procnet, reuseport, sockdiag
 from clusterd.shell.listeners import ListenError, Slots, from_fds, from_store, open_for_run
 from tests.shell.conftest import Spawn, line
 
@@ -236,11 +236,30 @@ def test_listen_fds_of_the_environment(python: Spawn) -> None:
 
 
 def test_shortage(four: Slots) -> None:
-    """Fewer slots or addresses than the file says is told with the command; a socket unit written by hand is not."""
-    assert four.shortage("hello", 1, 4) is None
-    short = four.shortage("hello", 1, 16)
-    assert short is not None and "4 of the 16 slots of 127.0.0.1:" in short and "clusterd start hello" in short
-    assert "1 of the 2 addresses of 'hello'" in (four.shortage("hello", 2, 4) or "")
+    """Fewer slots than the file says, or an address it has no more, is told with the command."""
+    ours = Address("tcp", "127.0.0.1", four.groups[0].port)
+    assert four.shortage("hello", [ours], 4) is None and four.shortage("hello", [ours], 2) is None
+    short = four.shortage("hello", [ours], 16)
+    assert (
+        short is not None
+        and f"4 of the 16 slots of {four.groups[0].text}: " in short
+        and "'clusterd start hello'" in short
+    )
+    beyond = four.shortage("hello", [], 4)
+    assert (
+        beyond is not None
+        and f"still listening on {four.groups[0].text}, " in beyond
+        and "'clusterd stop hello'" in beyond
+    )
+
+
+def test_missing(four: Slots) -> None:
+    """Addresses of the file that no socket is for are told with the command."""
+    ours = Address("tcp", "127.0.0.1", four.groups[0].port)
+    other, path = Address("tcp", "::1", ours.port), Address("unix", "", 0, "/run/other.sock")
+    assert four.missing("hello", [ours]) is None
+    told = four.missing("hello", [ours, other, path])
+    assert told is not None and f"no socket for [::1]:{ours.port}, /run/other.sock: run 'clusterd stop hello'" in told
 
 
 def test_both_ways_to_ask_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,6 +299,12 @@ def test_strangers(four: Slots, opened: Opened) -> None:
         assert len(procnet.foreign_listeners("::", group.port, own)) == 1
         assert procnet.foreign_listeners("::1", group.port, own) == []
     assert four.strangers() == []
+
+
+def test_the_kernel_tells_the_cgroup(four: Slots) -> None:
+    """A listener's cgroup is told to everybody: the one it was made in, the same for all of a group."""
+    found = [each.cgroup for each in sockdiag.listening() if each.port == four.groups[0].port]
+    assert len(found) == 4 and len(set(found)) == 1 and found[0] > 0
 
 
 # the kernel's side of balancing

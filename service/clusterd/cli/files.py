@@ -10,15 +10,18 @@ import click
 
 from clusterd.cli.exits import CommandError, Exit
 from clusterd.config.environment import EnvironmentFileError, read_environment
-from clusterd.config.load import Invalid, load
+from clusterd.config.load import Invalid, load, load_among
 from clusterd.config.problem import Problem
 from clusterd.config.settings import Settings
 
 
-def loaded(file: Path) -> Settings:
-    """The Settings of `file`; all its problems are printed before this raises CommandError."""
+def loaded(file: Path, *, among: bool = False) -> Settings:
+    """The Settings of `file`; all its problems are printed before this raises CommandError.
+
+    `among`: that its addresses are another file's of the directory is a problem too.
+    """
     try:
-        return load(file)
+        return load_among(file) if among else load(file)
     except Invalid as e:
         raise invalid(file, e.problems) from None
 

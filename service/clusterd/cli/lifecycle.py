@@ -24,7 +24,7 @@ def start(instance: Instance) -> None:
     need_unit(instance)
     need_root("start", instance)
     assert instance.file is not None
-    files.loaded(instance.file)  # all problems in one go, before anything is touched
+    files.loaded(instance.file, among=True)  # all problems in one go, before anything is touched
     with Progress(f"starting cluster@{instance.name}"):
         status, text = systemd.systemctl("daemon-reload", patience=120)
         if status == 0:

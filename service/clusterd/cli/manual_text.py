@@ -44,7 +44,6 @@ SIGNALS = [
 FILES = [
     ("/etc/clusterd/_NAME_.toml", "the application; see cluster.toml(5)"),
     ("/run/clusterd/_NAME_/control", "the control socket of the running instance (Varlink, interface io.clusterd)"),
-    ("/run/clusterd/_NAME_/failed", "the reason why the last start failed, while it does"),
 ]
 
 ENVIRONMENT = [

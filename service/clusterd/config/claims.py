@@ -38,9 +38,5 @@ def settle(claims: Mapping[str, Iterable[Address]], serving: Collection[str]) ->
 
 
 def serving(names: Iterable[str], runtime: str = RUNTIME) -> set[str]:
-    """Those of `names` whose master has its control socket and whose last start did not fail."""
-    return {
-        name
-        for name in names
-        if os.path.lexists(f"{runtime}/{name}/control") and not os.path.lexists(f"{runtime}/{name}/failed")
-    }
+    """Those of `names` whose master has its control socket: one that waits for its code to be repaired is open too."""
+    return {name for name in names if os.path.lexists(f"{runtime}/{name}/control")}

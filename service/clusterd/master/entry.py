@@ -35,6 +35,8 @@ from clusterd.shell.signals import Signals
 
 CRASHED = 70
 """EX_SOFTWARE: a bug of ours; the keeper starts another master, and the unit counts it as success."""
+UNCONFIGURED = 78
+"""EX_CONFIG: there is no socket, and no try of ours brings one. The unit does not start it again."""
 RUN = "run.json"
 """In the runtime directory of `clusterd run`: the settings, for there may be no file."""
 
@@ -50,9 +52,10 @@ def start(name: str) -> int:
     try:
         slots = listeners.from_fds({fd: known for fd, known in given.items() if fd not in failed})
     except listeners.ListenError as e:
-        Notifier().status(str(e))
-        print(f"clusterd: {name}: {e}", file=sys.stderr)
-        return 1
+        reason = _without_sockets(name, e)
+        Notifier().status(reason)
+        print(f"clusterd: {name}: {reason}", file=sys.stderr)
+        return UNCONFIGURED
     store = slots.store()
     notifier = Notifier()
     for slot, fd in store.items():
@@ -61,6 +64,17 @@ def start(name: str) -> int:
     if failed:
         store[START_FAILED] = failed[-1]
     return keeper.keep(program("master", "--process", name, str(runtime)), store, foreground=False, app=name)
+
+
+def _without_sockets(name: str, error: listeners.ListenError) -> str:
+    """Why systemd has passed no sockets, and what to do: mostly it is the file, of which none could be made."""
+    from clusterd.config.load import Invalid, load_among
+
+    try:
+        load_among(f"{DIRECTORY}/{name}.toml")
+    except Invalid as e:
+        return f"{'; '.join(str(p) for p in e.problems)}: repair the file, then run 'clusterd start {name}'"
+    return f"{error} (NAME is '{name}'; 'systemctl status cluster@{name}.socket' may say why there are none)"
 
 
 def run(settings: Settings, runtime: Path | None = None) -> int:

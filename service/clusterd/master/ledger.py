@@ -27,9 +27,9 @@ class Ledger:
 
     @property
     def running(self) -> Settings | None:
-        """The settings of the generation that serves."""
+        """The settings of the generation that serves; None while it has never been up."""
         release = self.releases.get(self.cluster.current) if self.cluster.current is not None else None
-        return release.settings if release is not None else None
+        return release.settings if release is not None and release.mode else None
 
     @property
     def last_receipt(self) -> Receipt | None:

@@ -18,6 +18,7 @@ from clusterd.core.actions import Action, Finish, Tell
 from clusterd.core.events import Adopted, Asked, Event, Passed, StopAsked, WorkerGone, ZygoteGone
 from clusterd.core.lifecycle import IllegalMove
 from clusterd.core.model import Cluster, Kind, Phase
+from clusterd.master import sockets
 from clusterd.master.context import Context, Key
 from clusterd.master.ledger import Ledger
 from clusterd.master.performing import START_FAILED, Performer
@@ -105,8 +106,7 @@ class Master:
             self._start()
         else:
             self._take_over()
-        for line in self.context.slots.strangers():
-            self.context.journal.record(messages.PORT_SHARED, line)
+            sockets.tell_strangers(self.context, self.context.slots.strangers())
 
     def _start(self) -> None:
         failed = self.context.keeping.fds.get(START_FAILED)

@@ -27,6 +27,7 @@ from clusterd.core.actions import (
 )
 from clusterd.core.events import ZygoteGone
 from clusterd.core.model import Kind
+from clusterd.master import sockets
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.releases import Source
@@ -112,6 +113,10 @@ class Performer:
             problems = surroundings(release.settings)
             if problems:
                 raise Invalid(problems)
+            refusal = sockets.objection(self.context, release.settings, self.ledger.cluster)
+            if refusal:
+                self.context.events.append(ZygoteGone(generation, refusal))
+                return
             release.resolve()
             self.context.keeping.save(self.ledger.to_json())  # a successor must know which directory was meant
             self.workers.zygotes.boot(generation, release)

@@ -9,6 +9,7 @@ from typing import Any
 
 from clusterd import __version__
 from clusterd.core.model import Boot, Cluster, Kind
+from clusterd.master import sockets
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.telling import summary
@@ -33,14 +34,14 @@ class Status:
             "version": __version__,
             "state": state_of(c),
             "summary": summary(c),
-            "problem": c.problem or None,
+            "problem": c.problem or sockets.shortage(self.context, self.ledger) or None,
             "master": {"pid": os.getpid(), "starts": self.context.keeping.starts, "since": wall - (now - self.born)},
             "generation": c.current,
             "previous": c.previous,
             "wanted": c.policy.workers,
             "workers": [self._worker(n, now) for n in sorted(c.workers)],
             "generations": [self._generation(n) for n in sorted(c.generations)],
-            "slots": {"total": self.context.slots.total, "live": list(c.steered)},
+            "slots": {"total": self.context.slots.total, "live": list(c.steered) if next(c.accepting(), None) else []},
             "listen": [group.text for group in self.context.slots.groups],
             "rollout": {"number": r.number, "kind": r.kind, "phase": r.stage, "generation": r.target} if r else None,
             "receipt": asdict(receipt) if receipt else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from clusterd.core.actions import Finish, Outcome, Tell, What
 from clusterd.core.model import Boot, Cluster, Kind, Phase, Stage
+from clusterd.master import sockets
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.receipts import Receipt
@@ -57,6 +58,7 @@ class Telling:
         """Slots that get connections and have nobody who accepts, since when."""
         self._longest_gap = 0.0
         self._last_status = ""
+        self._last_shortage = ""
         self.note = ""
         """What the status line says besides: why the last change was refused or returned."""
 
@@ -134,7 +136,12 @@ class Telling:
             self._gaps.setdefault(slot, now)
 
     def status(self) -> None:
-        """The line of `systemctl status`, when it has changed."""
+        """The line of `systemctl status`, when it has changed; and once, that the sockets are not the file's."""
+        short = sockets.shortage(self.context, self.ledger)
+        if short != self._last_shortage:
+            self._last_shortage = short
+            if short:
+                self.context.journal.record(messages.SLOTS_MISSING, short)
         text = self.line()
         if text != self._last_status:
             self._last_status = text
@@ -142,7 +149,8 @@ class Telling:
 
     def line(self) -> str:
         """The line of `systemctl status`: what is, and why the last change did not come to be."""
-        return summary(self.ledger.cluster) + (f"; {self.note}" if self.note else "")
+        parts = (summary(self.ledger.cluster), self.note, sockets.shortage(self.context, self.ledger))
+        return "; ".join(part for part in parts if part)
 
     def _last_done(self) -> Receipt | None:
         """The last reload or rollback that was done: of whose old workers the counts are."""

@@ -99,19 +99,25 @@ class Slots:
             for other in procnet.foreign_listeners(group.host, group.port, own)
         ]
 
-    def shortage(self, name: str, addresses: int, slots: int) -> str | None:
-        """What is missing against the file of application `name`, and the command that brings it; None: nothing."""
-        if len(self.groups) < addresses:
-            what = f"{len(self.groups)} of the {addresses} addresses of '{name}'"
-        else:
-            short = next((g for g in self.groups if len(g.fds) < slots and grouped(g.fds[0])), None)
-            if short is None:
-                return None
-            what = f"{len(short.fds)} of the {slots} slots of {short.text}"
-        return (
-            f"systemd passed only {what}: "
-            f"run 'systemctl daemon-reload', then 'clusterd stop {name}' and 'clusterd start {name}'"
-        )
+    def missing(self, name: str, listen: Sequence[Listen]) -> str | None:
+        """Addresses of application `name` that no socket is for, and the command that brings them; None: none."""
+        lacking = [_text(a) for a in listen if not any(_same(group, a) for group in self.groups)]
+        if not lacking:
+            return None
+        return f"systemd passed no socket for {', '.join(lacking)}: {_again(name)}"
+
+    def shortage(self, name: str, listen: Sequence[Listen], slots: int) -> str | None:
+        """Where the sockets are not what the file of application `name` says, though it can be served; None: nowhere.
+
+        `listen` and `slots` are the file's. Too few slots cost balance, and an address too many is open to clients.
+        """
+        beyond = [group.text for group in self.groups if not any(_same(group, a) for a in listen)]
+        if beyond:
+            return f"still listening on {', '.join(beyond)}, which the file has no more: {_again(name)}"
+        short = next((g for g in self.groups if len(g.fds) < slots and grouped(g.fds[0])), None)
+        if short is None:
+            return None
+        return f"systemd passed only {len(short.fds)} of the {slots} slots of {short.text}: {_again(name)}"
 
     def remove_paths(self) -> None:
         """Remove the files of UNIX sockets; for whoever opened them with `open_for_run`, at the end."""
@@ -141,7 +147,7 @@ def from_fds(given: Mapping[int, str]) -> Slots:
     group they belong to, and those that are new there are appended.
     """
     if not given:
-        raise ListenError("systemd passed no sockets: start the socket unit too ('clusterd start NAME' does both)")
+        raise ListenError("systemd passed no sockets: 'clusterd start NAME' opens them")
     named: dict[tuple[int, int], int] = {}
     plain: list[int] = []
     seen: set[int] = set()
@@ -289,6 +295,22 @@ def _explain(error: OSError, host: str, port: int, text: str) -> str:
 def _in_use(text: str, others: Iterable[procnet.Listener]) -> str:
     by = sorted({procnet.who(o.inode) or f"a process of uid {o.uid}" for o in others})
     return f"{text} is in use" + (f" by {', '.join(by)}" if by else "") + ": stop it, or listen elsewhere"
+
+
+def _same(group: Group, address: Listen) -> bool:
+    if address.kind == "unix":
+        return group.path == address.path
+    # Without IPv6 systemd opens a bare port for IPv4, as `_open_tcp` does.
+    hosts = (address.host, procnet.ANY4) if address.host == procnet.ANY6 else (address.host,)
+    return group.port == address.port and group.host in hosts
+
+
+def _text(address: Listen) -> str:
+    return Group(address.kind, address.host, address.port, address.path, ()).text
+
+
+def _again(name: str) -> str:
+    return f"run 'clusterd stop {name}' and 'clusterd start {name}'"
 
 
 def _slots(fds: Sequence[Sequence[int]]) -> Slots:

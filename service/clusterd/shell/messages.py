@@ -338,6 +338,14 @@ STEERING_FAILED = Message(
     "The kernel took no program for the sockets of an address. It spreads new connections over all slots itself; "
     "those that no worker serves are passed on by the usher.",
 )
+SLOTS_MISSING = Message(
+    "53f99a8da10a4ceb8bad323129c4e25f",
+    Priority.ERROR,
+    "The sockets of @CLUSTERD_APP@ are not those of its file",
+    "systemd opens the sockets when the socket unit of @CLUSTERD_APP@ starts, and the file was changed since, or could "
+    "not be read when systemd was reloaded. What there is is served. Stopping and starting both units opens the "
+    "sockets as the file has them: clusterd stop @CLUSTERD_APP@, then clusterd start @CLUSTERD_APP@.",
+)
 PORT_SHARED = Message(
     "d6936692611d4f6eb84da75fae9b9dbb",
     Priority.ERROR,

@@ -32,7 +32,7 @@ class Listener:
 def listeners() -> list[Listener]:
     """Every listening TCP socket; empty where the kernel tells in neither way."""
     try:
-        return [Listener(*found) for found in sockdiag.listening()]
+        return [Listener(*found[:4]) for found in sockdiag.listening()]
     except OSError:
         return _from_tables()
 
@@ -64,7 +64,11 @@ def foreign_listeners(host: str, port: int, own_inodes: Collection[int]) -> list
 
 
 def who(inode: int) -> str | None:
-    """ "nginx (pid 812)": the first process found that has the socket open; None when no readable one has."""
+    """The first process found that has the socket open, "nginx (pid 812)"; else the unit that made it, "nginx.service".
+
+    A service's own user sees no process of another's, but the kernel tells everybody the cgroup of a listener. None
+    when neither can be told.
+    """
     wanted = f"socket:[{inode}]"
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
@@ -72,7 +76,7 @@ def who(inode: int) -> str | None:
                 with contextlib.suppress(OSError):
                     if os.readlink(f"/proc/{pid}/fd/{fd}") == wanted:
                         return describe_process(int(pid))
-    return None
+    return sockdiag.unit(inode)
 
 
 def describe_process(pid: int) -> str:

@@ -6,9 +6,11 @@ under load goes round in circles. A master took 2 to 10 s to read it on a machin
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -22,6 +24,11 @@ _REQUEST = struct.Struct("=BBBBI48x")
 """struct inet_diag_req_v2: family, protocol, extensions, padding, states, and a socket id of no interest."""
 _ANSWER = struct.Struct("=BBBB2s2s16s16s12xIIIII")
 """struct inet_diag_msg: family, state, timer, retransmissions, ports, addresses, expiry, queues, uid, inode."""
+_ATTRIBUTE = struct.Struct("=HH")
+"""struct nlattr: length, type."""
+_CGROUP_ID = 21  # INET_DIAG_CGROUP_ID
+_MOST = 10_000
+"""Directories of the cgroup tree that are looked at for a name."""
 _TIMEOUT = 2.0
 """Seconds; the answer is there at once, or the kernel has none."""
 
@@ -31,6 +38,20 @@ class Found(NamedTuple):
     port: int
     inode: int
     uid: int
+    cgroup: int
+    """The id of the cgroup it was made in; 0 where the kernel does not tell (before 5.7)."""
+
+
+def unit(inode: int) -> str | None:
+    """The unit in whose cgroup the listener with that inode was made: "nginx.service". None when it cannot be told."""
+    try:
+        cgroup = next((found.cgroup for found in listening() if found.inode == inode), 0)
+    except OSError:
+        return None
+    units = [part for part in _path(cgroup).split("/") if part.endswith((".service", ".scope"))] if cgroup else []
+    if not units:
+        return None
+    return "a socket unit of systemd's ('systemctl list-sockets')" if units[-1] == "init.scope" else units[-1]
 
 
 def listening() -> list[Found]:
@@ -59,4 +80,24 @@ def _ask(sock: socket.socket, family: int) -> Iterator[Found]:
 def _found(data: bytes) -> Found:
     family, _, _, _, port, _, host, _, _, _, _, uid, inode = _ANSWER.unpack_from(data)
     text = socket.inet_ntop(family, host[:4] if family == socket.AF_INET else host)
-    return Found(text, int.from_bytes(port, "big"), inode, uid)
+    return Found(text, int.from_bytes(port, "big"), inode, uid, _cgroup(data[_ANSWER.size :]))
+
+
+def _cgroup(attributes: bytes) -> int:
+    while len(attributes) >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(attributes)
+        if kind == _CGROUP_ID and length == 12:
+            return int.from_bytes(attributes[4:12], sys.byteorder)
+        attributes = attributes[max((length + 3) & ~3, _ATTRIBUTE.size) :]
+    return 0
+
+
+def _path(cgroup: int) -> str:
+    """The path of a cgroup: its id is the inode number of its directory. "" when it is not to be seen from here."""
+    for number, (path, _, _) in enumerate(os.walk("/sys/fs/cgroup")):
+        if number > _MOST:
+            break
+        with contextlib.suppress(OSError):
+            if os.stat(path, follow_symlinks=False).st_ino == cgroup:
+                return path
+    return ""
