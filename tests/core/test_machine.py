@@ -452,6 +452,24 @@ def test_every_interrupted_prefix_converges(policy: Policy, fault: str) -> None:
         assert not [f for f in world.finished if f.outcome is Outcome.STOPPED]
 
 
+def test_a_twin_that_lived_is_always_followed_by_another() -> None:
+    """Killed now and then, a twin is always made anew; dying as soon as it is there, it is given up by this zygote."""
+    world = started(POLICIES["all"])
+    for _ in range(10):
+        world.now += 60
+        world.event(TwinGone(1))
+        world.quiesce()
+        assert world.cluster.generations[1].twin is Twin.UP
+    for _ in range(10):
+        world.event(TwinGone(1))
+        world.pending = [TwinUp(1)] if world.cluster.generations[1].twin is Twin.ASKED else []
+        world.quiesce()
+    assert world.cluster.generations[1].twin is Twin.NONE
+    world.event(ZygoteGone(1, "killed by SIGKILL"))
+    world.quiesce()
+    assert world.cluster.generations[1].twin is Twin.UP
+
+
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
 def test_a_master_that_dies_acting_costs_nothing(policy: Policy) -> None:
     """A master dies with its decision written down and any part of it carried out: the next one carries it out."""

@@ -95,6 +95,7 @@ def test_balance_by_client(instance: Instance) -> None:
     assert all(len(row) == 1 for row in rows) and len({row[0] for row in rows}) >= 2, rows
 
 
+@pytest.mark.proof
 def test_one_worker(instance: Instance) -> None:
     """workers = 1: there is always somebody to answer, at a reload too."""
     UVICORN.deploy(instance, extra="workers = 1\n" + QUICK)

@@ -242,7 +242,10 @@ def stopped_master(instance: Instance) -> None:
     kill(instance, instance.status()["master"]["pid"], signal="STOP")
 
 
-STATES = (starting, preparing, soaking, draining, degraded, hung, busy, bereft)
+STATES = [
+    *(starting, preparing, degraded, hung, bereft),
+    *(pytest.param(state, marks=pytest.mark.proof) for state in (soaking, draining, busy)),
+]
 
 
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)

@@ -221,7 +221,8 @@ def _zygote_up(d: Draft, event: ZygoteUp) -> None:
     if g is None or g.ended or g.boot is not Boot.BOOTING:
         return  # said twice, or too late: it has been given up
     policy = event.policy or g.policy
-    d.cluster = d.cluster.with_generation(replace(g, boot=Boot.UP, twinned=event.twinned, policy=policy, since=d.now))
+    g = replace(g, boot=Boot.UP, twinned=event.twinned, twin_losses=0, policy=policy, since=d.now)
+    d.cluster = d.cluster.with_generation(g)
 
 
 def _zygote_gone(d: Draft, event: ZygoteGone) -> None:
@@ -243,8 +244,12 @@ def _twin(d: Draft, number: int, *, up: bool) -> None:
     g = d.cluster.generations.get(number)
     if g is None or g.twin is Twin.NONE:
         return
-    losses = g.twin_losses + (not up)
-    d.cluster = d.cluster.with_generation(replace(g, twin=Twin.UP if up else Twin.NONE, twin_losses=losses))
+    if up:
+        g = replace(g, twin=Twin.UP, twin_since=d.now if g.twin is Twin.ASKED else g.twin_since)
+    else:
+        lived = g.twin is Twin.UP and d.now >= g.twin_since + MIN_LIFE
+        g = replace(g, twin=Twin.NONE, twin_losses=0 if lived else g.twin_losses + 1)
+    d.cluster = d.cluster.with_generation(g)
 
 
 def _worker_gone(d: Draft, w: Worker, reason: str) -> None:

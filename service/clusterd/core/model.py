@@ -112,7 +112,8 @@ class Generation:
     since: float
     boot: Boot = Boot.BOOTING
     twin: Twin = Twin.NONE
-    twin_losses: int = 0
+    twin_since: float = 0.0
+    twin_losses: int = 0  # in a row, of twins that hardly lived
     twinned: bool = False  # its code is in the zygote's memory, so an understudy is worth having
     ended: bool = False  # told to leave
 
