@@ -119,6 +119,8 @@ class Zygotes:
         """Kill both: they hold nothing that needs a farewell, and one that hangs in an import would not hear it."""
         for kind in ("zygote", "twin"):
             self._end_one(kind, generation)
+            self.context.cgroups.kill(f"{kind}-{generation}")
+            self.context.cgroups.remove(f"{kind}-{generation}")
 
     def _end_one(self, kind: str, generation: int) -> None:
         zygote = (self.zygotes if kind == "zygote" else self.twins).pop(generation, None)
@@ -127,8 +129,6 @@ class Zygotes:
                 pidfd.send(zygote.pidfd, signal.SIGKILL)
                 self.context.leaving.add(zygote.pidfd)
             self._let_go(zygote, kind)
-        self.context.cgroups.kill(f"{kind}-{generation}")
-        self.context.cgroups.remove(f"{kind}-{generation}")
 
     def ask_again(self, generation: int) -> None:
         """A new master asks what its predecessor may have heard and not written down."""
@@ -213,7 +213,8 @@ class Zygotes:
         status = pidfd.status(zygote.pidfd) if zygote.pidfd is not None else None
         reason = zygote.reason or f"the zygote {pidfd.describe(status)}"
         self._let_go(zygote, kind)
-        self.context.cgroups.kill(f"{kind}-{generation}")
+        if kind == "zygote":  # a twin's is not only his: the zygote may be one that was promoted, and stayed there
+            self.context.cgroups.kill(f"{kind}-{generation}")
         self.context.cgroups.remove(f"{kind}-{generation}")
         events = self.context.events
         events.append(ZygoteGone(generation, reason) if kind == "zygote" else TwinGone(generation))
