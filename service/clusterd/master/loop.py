@@ -138,6 +138,10 @@ class Master:
         cluster, releases = self.ledger.cluster, self.ledger.releases
         for generation in releases.keys() - cluster.generations.keys():
             del releases[generation]
+        wanted = {f"{kind}-{g}" for g in cluster.generations for kind in ("zygote", "twin")}
+        wanted |= {"keeper", "master", "usher", *(f"worker-{n}" for n in cluster.workers)}
+        for name in set(self.context.cgroups.names()) - wanted:
+            self.context.cgroups.remove(name)  # or it is swept, when whoever is in it has left
         quiet = cluster.rollout is None or cluster.rollout.kind is Kind.TRY
         if cluster.current is not None and quiet and not cluster.stopping:
             self.performer.settled()  # the dead master may have been about to say so
