@@ -112,7 +112,13 @@ WSGI = (
     Breakage("never", "\nimport time\ntime.sleep(3600)\n", "not (ready|imported) within 1 s", hangs=True),
     Breakage(
         "soak",
-        "\nimport threading\nthreading.Timer(0.2, os._exit, [7]).start()\n",
+        """
+import threading
+whole = app
+def app(environ, start_response):
+    threading.Timer(0.2, os._exit, [7]).start()
+    return whole(environ, start_response)
+""",
         r"worker \d+ \(slot \d+\): exited with status 7",
     ),
     Breakage("syntax", "\ndef broken(:\n", r"SyntaxError in wsgi\.py:\d+: invalid syntax"),
