@@ -153,7 +153,7 @@ async def app(scope, receive, send):
 """
 
 
-@pytest.mark.parametrize("verb", ["restart", "stop"])
+@pytest.mark.parametrize("verb", ["restart", pytest.param("stop", marks=pytest.mark.proof)])
 def test_drains(instance: Instance, verb: str) -> None:
     """A request of one second in flight survives `systemctl restart` and `stop`; who asks meanwhile is answered too."""
     instance.write("slow.py", SLOW)
