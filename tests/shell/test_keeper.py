@@ -250,7 +250,7 @@ def test_master_names_itself_main(keep: Keep, tmp_path: Path, monkeypatch: pytes
 
 def test_keeper_dies_too(keep: Keep, slots: dict[str, int]) -> None:
     """A master whose keeper is killed starts another, which holds the same and starts the next master."""
-    kept = keep("serve", store=slots)
+    kept = keep("serve", "succeed", store=slots)
     first = kept.expect("ready")["pid"]
     keeper = kept.child.pid
     for _ in range(2):
