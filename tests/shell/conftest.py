@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
+
+from clusterd.shell.sockets import borrowed
 
 PATIENCE = 20.0
 """Seconds a test waits at most for what it expects; a shared machine may be slow."""
@@ -43,6 +47,13 @@ def line(stream: object) -> str:
         assert data, f"the output ended after {got!r}"
         got += data
     return got.decode().rstrip("\n")
+
+
+def queue_length(fd: int) -> int:
+    """Connections that wait on the TCP listener to be accepted: the kernel tells in tcpi_unacked."""
+    with borrowed(fd) as sock:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    return int(struct.unpack_from("=I", info, 24)[0])
 
 
 @pytest.fixture

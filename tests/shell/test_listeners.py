@@ -17,7 +17,7 @@ import pytest
 from clusterd.balance.program import program
 from clusterd.shell import listeners, procnet, reuseport, sockdiag
 from clusterd.shell.listeners import ListenError, Slots, from_fds, from_store, open_for_run
-from tests.shell.conftest import Spawn, line
+from tests.shell.conftest import Spawn, line, queue_length
 
 
 class Address(NamedTuple):
@@ -142,7 +142,7 @@ def test_unix_socket(opened: Opened, tmp_path: Path) -> None:
         found = path.stat()
         assert stat.S_IMODE(found.st_mode) == mode and found.st_gid == os.getegid()
         assert slots.total == 1 and slots.of(3) == [("unix", slots.groups[0].fds[0])]
-        assert reuseport.queue_length(slots.groups[0].fds[0]) is None and not reuseport.grouped(slots.groups[0].fds[0])
+        assert not reuseport.grouped(slots.groups[0].fds[0])
         with pytest.raises(ListenError, match=rf"'{path}' is in use by .*\(pid {os.getpid()}\)"):
             open_for_run([Address("unix", "", 0, str(path))], 1)
         with listeners.borrowed(opened.pop().groups[0].fds[0]) as sock:
@@ -227,8 +227,8 @@ def test_listen_fds_of_the_environment(python: Spawn) -> None:
         "[os.dup2(fd, 3 + i, True) for i, fd in enumerate(own)]\n"
         "os.environ.update(LISTEN_FDS='2', LISTEN_FDNAMES='a.socket:a.socket')\n"
         "os.environ['LISTEN_PID'] = str(os.getpid() + int(sys.argv[1]))\n"
-        "from clusterd.shell.listeners import from_systemd, ListenError\n"
-        "try: print([g.fds for g in from_systemd().groups], flush=True)\n"
+        "from clusterd.shell.listeners import from_fds, given, ListenError\n"
+        "try: print([g.fds for g in from_fds(given()).groups], flush=True)\n"
         "except ListenError as e: print('none', flush=True)\n"
     )
     assert line(python(text, "0").stdout) == "[(3, 4)]"
@@ -317,7 +317,7 @@ def test_only_live_slots_get_connections(four: Slots, mode: str) -> None:
     for live in ([1, 3], [2], [0, 1, 2, 3]):
         reuseport.attach(fds[0], program(mode, live))  # type: ignore[arg-type]
         clients = connect(four, 60)
-        waiting = [reuseport.queue_length(fd) for fd in fds]
+        waiting = [queue_length(fd) for fd in fds]
         found = {i: accepted(fd) for i, fd in enumerate(fds)}
         assert [found[i] for i in range(4)] == waiting and sum(found.values()) == 60
         assert {i for i, n in found.items() if n} == set(live)
@@ -376,6 +376,6 @@ def test_slots_in_order_of_listen(opened: Opened) -> None:
     for i, fd in enumerate(slots.groups[0].fds):
         reuseport.attach(fd, program("random", [i]))
         (client,) = connect(slots, 1)
-        assert reuseport.queue_length(fd) == 1 and accepted(fd) == 1
+        assert queue_length(fd) == 1 and accepted(fd) == 1
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()

@@ -17,7 +17,7 @@ from clusterd.shell import reuseport
 from clusterd.shell.listeners import Slots, open_for_run
 from clusterd.usher import answer, parse
 from clusterd.worker.wire import Closed, Wire
-from tests.shell.conftest import PATIENCE, Spawn, readable, until
+from tests.shell.conftest import PATIENCE, Spawn, queue_length, readable, until
 from tests.shell.test_listeners import Address
 
 START = """
@@ -250,7 +250,7 @@ def test_end_lets_open_relays_finish(slots: Slots, usher: Usher, worker: Callabl
         usher.task("relay", [slots.groups[0].fds[1]])
         sock.sendall(b"begun ")
         listener = slots.groups[0].fds[1]
-        until(lambda: reuseport.queue_length(listener) == 0)
+        until(lambda: queue_length(listener) == 0)
         usher.wire.send({"op": "end"})
         steer(slots, 1)
         with client(slots):
@@ -258,7 +258,7 @@ def test_end_lets_open_relays_finish(slots: Slots, usher: Usher, worker: Callabl
             sock.shutdown(socket.SHUT_WR)
             assert rest(sock) == b"echo:begun and ended"
             assert usher.status() == 0
-            assert reuseport.queue_length(listener) == 1
+            assert queue_length(listener) == 1
 
 
 @pytest.mark.parametrize("how", ["end", "gone"])

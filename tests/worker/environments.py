@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from tests.lacking import lacking
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / "build" / "venvs"
@@ -58,7 +58,7 @@ def environment(engine: str, python: str = "") -> str:
     base = python or str(getattr(sys, "_base_executable", sys.executable))
     version = _version(base)
     if version is None:
-        pytest.skip(f"{base} does not run")
+        lacking(f"{base} does not run")
     directory = CACHE / f"{engine}-py{version[0]}.{version[1]}"
     interpreter = directory / "bin" / "python"
     done = directory / ".done"
@@ -74,6 +74,6 @@ def environment(engine: str, python: str = "") -> str:
             run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
             if run.returncode:
                 shutil.rmtree(directory, ignore_errors=True)
-                pytest.skip(f"cannot install {engine} for {base}: {run.stderr.strip()[-300:]}")
+                lacking(f"cannot install {engine} for {base}: {run.stderr.strip()[-300:]}")
         done.touch()
     return str(interpreter)

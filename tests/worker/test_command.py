@@ -13,6 +13,8 @@ import pytest
 from environments import ROOT
 from harness import Client, signal_pidfd
 
+from tests.lacking import lacking
+
 PRINT = (
     "import os, json; names = ('LISTEN_FDS', 'LISTEN_PID', 'LISTEN_FDNAMES', 'NOTIFY_SOCKET', 'CLUSTERD_WORKER', "
     "'CLUSTERD_SLOT', 'CLUSTERD_SLOTS', 'CLUSTERD_GENERATION', 'CLUSTERD_APP');"
@@ -98,7 +100,7 @@ def test_signals_are_as_a_program_expects_them(start, slots):
 def test_examples_drain_in_stages(start, slots, application, notify, example):
     """READY=1 comes, requests are answered, SIGTERM drains: in flight answered, kept told to close, idle closed."""
     if example == "node" and shutil.which("node") is None:
-        pytest.skip("no node")
+        lacking("no node")
     command = ["node", "server.js"] if example == "node" else [sys.executable, "server.py"]
     path, ready = notify
     master = start(directory=ROOT / "examples" / example, env={"LINGER": "0.4", "PYTHONDONTWRITEBYTECODE": "1"})

@@ -18,6 +18,8 @@ import pytest
 from environments import ENGINES, ROOT, environment, interpreters
 from harness import Master, Worker, signal_pidfd
 
+from tests.lacking import lacking
+
 HANDOVERS = 3
 INTERPRETERS = interpreters()
 
@@ -67,7 +69,7 @@ Load = Callable[[int, int], Loads]
 def load() -> Iterator[Load]:
     for program in ("wrk", "ab"):
         if shutil.which(program) is None:
-            pytest.skip(f"no {program}")
+            lacking(f"no {program}")
     started: list[Loads] = []
 
     def load(port: int, seconds: int) -> Loads:
@@ -156,7 +158,7 @@ def test_nothing_is_lost_by_spawned_workers(start, application, slots, load):
 def test_nothing_is_lost_by_node(start, slots, load, tmp_path):
     """examples/node: the staged drain a `command` has to do for itself."""
     if shutil.which("node") is None:
-        pytest.skip("no node")
+        lacking("no node")
     master = start(directory=ROOT / "examples/node", env={"LINGER": "0.7"})
     master.up(kind="command", command=["node", "server.js"])
     check_command(master, slots(2), load, tmp_path)

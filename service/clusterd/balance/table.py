@@ -24,8 +24,3 @@ class Table:
 
     def program(self) -> list[Instruction]:
         return program(self.mode, self.live)
-
-    @property
-    def unserved(self) -> tuple[int, ...]:
-        """Slots on which a connection would wait for nobody: what the usher is for."""
-        return tuple(slot for slot in range(self.total) if slot not in self.live)

@@ -134,11 +134,6 @@ def given(*, unset_environment: bool = True) -> dict[int, str]:
     return dict(daemon.listen_fds_with_names(unset_environment))
 
 
-def from_systemd(*, unset_environment: bool = True) -> Slots:
-    """The sockets of LISTEN_FDS. Raises ListenError when there is none."""
-    return from_fds(given(unset_environment=unset_environment))
-
-
 def from_fds(given: Mapping[int, str]) -> Slots:
     """Sort {fd: name} into slots; duplicates are closed.
 

@@ -44,10 +44,6 @@ class Notifier:
         """Name the unit's main process: the one that gets SIGTERM at stop."""
         self._send(f"MAINPID={pid}")
 
-    def extend_timeout(self, seconds: float) -> None:
-        """Start or stop needs `seconds` more."""
-        self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
-
     def store(self, name: str, fd: int) -> bool:
         """Put a copy of `fd` into the unit's fd store. False without systemd; a full store is silently not stored.
 

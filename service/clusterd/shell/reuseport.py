@@ -1,4 +1,4 @@
-"""The kernel's side of balancing: the program on a reuseport group, and the length of an accept queue."""
+"""The kernel's side of balancing: the program on a reuseport group."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from clusterd.shell.sockets import borrowed
 
 _SO_ATTACH_REUSEPORT_CBPF = 51
-_TCP_INFO_UNACKED = 24
-"""Offset of tcpi_unacked in struct tcp_info: for a listener the kernel puts the length of its accept queue there."""
-_TCP_INFO_SIZE = 104
 
 Code = tuple[int, int, int, int]
 """struct sock_filter: code, jt, jf, k. balance.program.Instruction is one."""
@@ -36,12 +33,3 @@ def attach(fd: int, instructions: Sequence[Code]) -> None:
     program = struct.pack("@HP", len(instructions), ctypes.addressof(code))
     with borrowed(fd) as sock:
         sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, program)
-
-
-def queue_length(fd: int) -> int | None:
-    """Connections that wait on the listener to be accepted; None where the kernel does not tell (UNIX sockets)."""
-    with borrowed(fd) as sock:
-        if sock.family not in (socket.AF_INET, socket.AF_INET6):
-            return None
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
-    return int(struct.unpack_from("=I", info, _TCP_INFO_UNACKED)[0])

@@ -217,9 +217,11 @@ class Container:
 
 
 @contextlib.contextmanager
-def boot(release: images.Release, debs: Sequence[Path] = ()) -> Iterator[Container]:
+def boot(
+    release: images.Release, debs: Sequence[Path] = (), addition: images.Addition | None = None
+) -> Iterator[Container]:
     """A fresh machine with `debs` installed before the boot, until the end of the block. Raises ContainerError."""
-    lower = images.root(release)
+    lower = images.layers(release, addition)
     mountpoint = images.cache() / "machine"  # the same for all: each mounts there in a namespace of its own
     mountpoint.mkdir(exist_ok=True)
     name = f"{release.name}-{os.getpid()}-{next(_counter)}"
@@ -244,8 +246,8 @@ def boot(release: images.Release, debs: Sequence[Path] = ()) -> Iterator[Contain
 
 
 @contextlib.contextmanager
-def _guard(lower: Path, mountpoint: Path, places: Sequence[Path]) -> Iterator[int]:
-    argv = ["unshare", "--mount", "--propagation", "slave", str(GUARD), str(lower), str(mountpoint), *map(str, places)]
+def _guard(lower: str, mountpoint: Path, places: Sequence[Path]) -> Iterator[int]:
+    argv = ["unshare", "--mount", "--propagation", "slave", str(GUARD), lower, str(mountpoint), *map(str, places)]
     with subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as guard:

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,8 @@ HOOKS = (
     'echo machine > "$1/etc/hostname"; : > "$1/etc/machine-id"; rm -rf "$1"/var/cache/apt/archives/*.deb',
 )
 
+ADD = Path(__file__).with_name("add.sh")
+
 REVISION = 1
 """Raise it to have every root built anew although nothing above changed."""
 
@@ -68,6 +70,24 @@ class Release:
     def key(self) -> str:
         """The recipe's hash: what is in the root, and nothing of where it was downloaded from."""
         recipe = [self.codename, self.python, platform.machine(), PACKAGES, WHEELS, HOOKS, REVISION]
+        return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What some tests need in a machine besides. Kept as a layer over a release's root: the others boot without it."""
+
+    name: str
+    """[a-z-]+: what the layer is called in the cache."""
+    packages: tuple[str, ...] = ()
+    """Debian's. Their services are not started, and not enabled either."""
+    venvs: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """(directory, requirements from PyPI) each; wheels only, for the release's /usr/bin/python3."""
+    script: str = ""
+    """Run at last by the root's own /bin/sh -eu, chrooted."""
+
+    def key(self, release: Release) -> str:
+        recipe = [release.key(), self.name, self.packages, self.venvs, self.script]
         return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
 
 
@@ -98,22 +118,51 @@ def root(release: Release) -> Path:
     return kept
 
 
+def layers(release: Release, addition: Addition | None = None) -> str:
+    """What a machine is an overlay of, as overlayfs's lowerdir=; built now where it is not kept. Raises ImageError."""
+    base = root(release)
+    if addition is None:
+        return str(base)
+    kept = cache() / f"{release.name}-{addition.name}-{addition.key(release)}"
+    if not kept.is_dir():
+        with _lock(cache() / f"{release.name}-{addition.name}.lock"):
+            if not kept.is_dir():
+                _add(release, addition, base, kept)
+    return f"{kept}:{base}"
+
+
+def _add(release: Release, addition: Addition, base: Path, kept: Path) -> None:
+    building = Path(tempfile.mkdtemp(prefix=f".{release.name}-{addition.name}-", dir=cache()))
+    try:
+        for name in ("upper", "work", "root", "wheels"):
+            (building / name).mkdir()
+        for number, (_, requirements) in enumerate(addition.venvs):
+            _download(release, requirements, building / "wheels" / str(number))
+        (building / "apt.conf").write_text(_apt_options())
+        argv = ["unshare", "--mount", "--propagation", "slave", str(ADD), str(base), str(building)]
+        env = {
+            **os.environ,
+            "LC_ALL": "C.UTF-8",
+            "PACKAGES": " ".join(addition.packages),
+            "VENVS": "\n".join(f"{directory} {' '.join(wanted)}" for directory, wanted in addition.venvs),
+            "SCRIPT": addition.script,
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        }
+        _run(argv, f"building {release.name} with {addition.name}", {k: v for k, v in env.items() if k != "PIP_CERT"})
+        os.rename(building / "upper", kept)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _download(release: Release, requirements: Sequence[str], into: Path) -> None:
+    # Downloaded out here, where pip is set up, for the Python in there: the chroot needs no network or certificate.
+    options = ["-q", "--only-binary=:all:", f"--python-version={release.python}", "-d", str(into)]
+    _run([*_pip(), "download", *options, *requirements], "downloading wheels")
+
+
 def _build(release: Release, directory: Path) -> None:
     wheels = directory / "wheels"
-    # Downloaded out here, where pip is set up, for the Python in there: the chroot needs no network or certificate.
-    _run(
-        [
-            *_pip(),
-            "download",
-            "-q",
-            "--only-binary=:all:",
-            f"--python-version={release.python}",
-            "-d",
-            str(wheels),
-            *WHEELS,
-        ],
-        "downloading wheels",
-    )
+    _download(release, WHEELS, wheels)
     options = directory / "apt.conf"
     options.write_text(_apt_options())
     hooks = [f'cp -r {wheels} "$1/wheels"', *HOOKS]
