@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.systemd import load
+from tests.systemd.accounting import kill_master
 from tests.systemd.apps import UVICORN
 from tests.systemd.harness.container import Container
 from tests.systemd.harness.instance import Instance
@@ -94,20 +96,14 @@ def test_clusterd_start_and_stop(instance: Instance) -> None:
 
 
 def test_enable(instance: Instance) -> None:
-    """`systemctl enable` is all it takes: the next boot brings it up by cluster.target, `disable` takes it out."""
+    """`systemctl enable` is all it takes to be wanted by cluster.target, `disable` takes it out of it."""
     machine = deployed(instance).machine
     assert machine.systemctl("is-enabled", instance.service, check=False).stdout.strip() == "disabled"
     machine.systemctl("enable", instance.service)
     assert machine.systemctl("is-enabled", instance.service, instance.socket).stdout.split() == ["enabled", "enabled"]
     wanted = machine.show("cluster.target", "Wants").split()
     assert instance.service in wanted and instance.socket in machine.show("sockets.target", "Wants").split()
-    # What a boot does: everything down, then the default target with all it wants.
-    machine.systemctl("stop", "cluster.target", instance.socket)
-    assert state(instance) == ("inactive", "inactive")
-    machine.systemctl("start", "--job-mode=isolate", "multi-user.target")
-    machine.wait_for(
-        "the boot to be over", lambda: machine.systemctl("is-system-running", check=False).stdout == "running\n"
-    )
+    machine.systemctl("start", "cluster.target")
     running(instance)
     machine.systemctl("stop", "cluster.target")
     machine.wait_for("the instance to stop with it", lambda: state(instance) == ("inactive", "active"))
@@ -116,6 +112,46 @@ def test_enable(instance: Instance) -> None:
     machine.systemctl("disable", instance.service)
     assert instance.service not in machine.show("cluster.target", "Wants").split()
     running(instance)
+
+
+def test_boot(fresh_machine: Container, instances: Callable[[Container], Instance]) -> None:
+    """After a reboot of the machine an enabled application serves, a disabled one does not, and nothing has failed."""
+    enabled, disabled = deployed(instances(fresh_machine)), deployed(instances(fresh_machine))
+    fresh_machine.systemctl("enable", enabled.service)
+    disabled.start()
+    fresh_machine.reboot()
+    assert fresh_machine.systemctl("is-system-running", check=False).stdout == "running\n"
+    running(enabled)
+    assert state(disabled) == ("inactive", "inactive") and disabled.inodes() == []
+
+
+def test_slots_never_block(instance: Instance) -> None:
+    """Every slot is O_NONBLOCK in whoever holds it, also after another master and another start."""
+    machine = deployed(instance).machine
+    instance.start()
+    assert blocking(instance) == []
+    kill_master(instance)
+    assert blocking(instance) == []
+    machine.systemctl("restart", instance.service)
+    assert blocking(instance) == []
+
+
+def blocking(instance: Instance) -> list[str]:
+    """PID and number of each descriptor of a slot that would block in accept()."""
+    slots = {f"socket:[{inode}]" for inode in instance.inodes()}
+    assert slots
+    found, seen = [], 0
+    for pid in instance.machine.processes(instance.service):
+        listed = instance.machine.sh(f"cd /proc/{pid}/fd && for fd in *; do echo $fd $(readlink $fd); done").stdout
+        for line in listed.splitlines():
+            fd, _, target = line.partition(" ")
+            if target in slots:
+                info = instance.machine.read(f"/proc/{pid}/fdinfo/{fd}")
+                flags = int(dict(row.split(":\t", 1) for row in info.splitlines())["flags"], 8)
+                seen += 1
+                found += [] if flags & os.O_NONBLOCK else [f"{pid} {fd}"]
+    assert seen >= len(slots)
+    return found
 
 
 def test_reload_several(instance: Instance, instances: Callable[[Container], Instance]) -> None:

@@ -23,9 +23,14 @@ from tests.systemd.harness import cgroups, images
 
 T = TypeVar("T")
 Done = subprocess.CompletedProcess[str]
+Started = tuple["subprocess.Popen[bytes]", int]
+"""nspawn, and the machine's PID 1 as it is numbered out here."""
 
 BOOT_SECONDS = 90.0
 """A boot takes one second; a machine shared with other work may take many."""
+
+_REBOOT = 133
+"""How nspawn exits when what ran in it asked for a reboot, and it was told --keep-unit."""
 
 GUARD = Path(__file__).with_name("guard.sh")
 TOOLS = ("mmdebstrap", "systemd-nspawn", "nsenter", "unshare", "setpriv", "wrk", "ab")
@@ -59,15 +64,13 @@ def unavailable() -> str | None:
 class Container:
     """A booted machine. Made by `boot`; every method raises ContainerError when the machine is gone."""
 
-    def __init__(
-        self, name: str, release: images.Release, leader: int, guard: int, nspawn: subprocess.Popen[bytes]
-    ) -> None:
+    def __init__(self, name: str, release: images.Release, start: Callable[[], Started]) -> None:
         self.name = name
         self.release = release
-        self.leader = leader
+        self.leader = 0
         """The pid, out here, of its PID 1."""
-        self._guard = guard
-        self._nspawn = nspawn
+        self._start = start
+        self._nspawn: subprocess.Popen[bytes] | None = None
 
     def run(
         self,
@@ -187,10 +190,31 @@ class Container:
     def poweroff(self, timeout: float = 30.0) -> None:
         """Shut down in order, as `systemctl poweroff` does; the machine is gone afterwards."""
         self.systemctl("poweroff", check=False)
+        assert self._nspawn is not None
         try:
             self._nspawn.wait(timeout)
         except subprocess.TimeoutExpired:
             raise ContainerError(f"{self.name}: still running {timeout} s after poweroff") from None
+
+    def reboot(self) -> None:
+        """Shut down in order and boot again, as `systemctl reboot` does: the same disk, and nothing else of before."""
+        self.systemctl("reboot", check=False)
+        assert self._nspawn is not None
+        if (status := self._nspawn.wait(BOOT_SECONDS)) != _REBOOT:
+            raise ContainerError(f"{self.name}: it ended with status {status} instead of a reboot")
+        self.power_on()
+
+    def power_on(self) -> None:
+        """Boot; the machine is up afterwards."""
+        self._nspawn, self.leader = self._start()
+        self.systemctl("is-system-running", "--wait", check=False, timeout=BOOT_SECONDS)
+        self.run(["ip", "link", "set", "lo", "up"])
+
+    def end(self) -> None:
+        """End nspawn at once: whatever its machine still runs is the guard's to kill."""
+        if self._nspawn is not None:
+            self._nspawn.kill()
+            self._nspawn.wait()
 
     def _run(
         self,
@@ -232,17 +256,24 @@ def boot(
         if debs:
             _install(guard, root, debs)
         log = stack.enter_context(tempfile.TemporaryFile())
-        # Closed when the machine is up: every daemon-reload in there sends another READY=1, and with nobody who reads
-        # them the queue fills, nspawn blocks in its sendmsg(), and then the machine's PID 1 in its own.
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.bind(f"\0clusterd-test-{name}")
-            nspawn = _nspawn(name, guard, root, places, log)
-            stack.callback(_end, nspawn)
-            leader = _leader(name, nspawn, notify, log)
-        container = Container(name, release, leader, guard, nspawn)
-        container.systemctl("is-system-running", "--wait", check=False, timeout=BOOT_SECONDS)
-        container.run(["ip", "link", "set", "lo", "up"])
+        container = Container(name, release, lambda: _start(name, guard, root, places, log))
+        stack.callback(container.end)
+        container.power_on()
         yield container
+
+
+def _start(name: str, guard: int, root: Path, places: Sequence[Path], log: Any) -> Started:
+    # Closed when the machine is up: every daemon-reload in there sends another READY=1, and with nobody who reads
+    # them the queue fills, nspawn blocks in its sendmsg(), and then the machine's PID 1 in its own.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(f"\0clusterd-test-{name}")
+        nspawn = _nspawn(name, guard, root, places, log)
+        try:
+            return nspawn, _leader(name, nspawn, notify, log)
+        except BaseException:
+            nspawn.kill()
+            nspawn.wait()
+            raise
 
 
 @contextlib.contextmanager
@@ -302,12 +333,6 @@ def _leader(name: str, nspawn: subprocess.Popen[bytes], notify: socket.socket, l
                     leader = int(value)
                 elif key == "READY" and leader:
                     return leader
-
-
-def _end(nspawn: subprocess.Popen[bytes]) -> None:
-    """End nspawn at once: whatever its machine still runs is the guard's to kill."""
-    nspawn.kill()
-    nspawn.wait()
 
 
 def _install(guard: int, root: Path, debs: Sequence[Path]) -> None:
