@@ -7,10 +7,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.lacking import lacking
 
 PROJECT = Path(__file__).resolve().parent.parent
+
+# The same examples in every run: what fails here fails there. `make proof` looks for new ones.
+settings.register_profile("suite", derandomize=True, deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
