@@ -12,7 +12,7 @@ import pytest
 from clusterd.shell import pidfd
 from clusterd.shell.cgroup import Cgroups
 from tests.lacking import lacking
-from tests.shell.conftest import Spawn, line, readable, until
+from tests.shell.waiting import Spawn, line, readable, until
 
 WAIT = "import os, signal; os.write(1, b'up\\n'); signal.pause()"
 

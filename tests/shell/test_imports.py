@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.shell.conftest import Spawn, line
+from tests.shell.waiting import Spawn, line
 
 HEAVY = ("asyncio", "click", "rich", "logging", "subprocess", "systemd.journal", "sdnotify")
 

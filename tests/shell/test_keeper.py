@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from clusterd.shell import pidfd
-from tests.shell.conftest import Spawn, line, readable
+from tests.shell.waiting import Spawn, line, readable
 
 FAKE = str(Path(__file__).with_name("fake_master.py"))
 RUN = """

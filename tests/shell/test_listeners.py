@@ -17,7 +17,7 @@ import pytest
 from clusterd.balance.program import program
 from clusterd.shell import listeners, procnet, reuseport, sockdiag
 from clusterd.shell.listeners import ListenError, Slots, from_fds, from_store, open_for_run
-from tests.shell.conftest import Spawn, line, queue_length
+from tests.shell.waiting import Spawn, line, queue_length
 
 
 class Address(NamedTuple):

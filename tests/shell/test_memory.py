@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clusterd.shell.memory import LIMIT, State
-from tests.shell.conftest import Spawn, line
+from tests.shell.waiting import Spawn, line
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from clusterd.shell import pidfd, process
 from clusterd.shell.poll import READ, WRITE, Poll
 from clusterd.shell.signals import Signals
-from tests.shell.conftest import Spawn, line, readable
+from tests.shell.waiting import Spawn, line, readable
 
 WAIT = "import signal; signal.pause()"
 

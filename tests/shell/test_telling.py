@@ -19,7 +19,7 @@ from clusterd.shell.messages import MESSAGES, Priority
 from clusterd.shell.notified import Notified
 from clusterd.shell.notify import Notifier
 from tests.lacking import lacking
-from tests.shell.conftest import readable
+from tests.shell.waiting import readable
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from clusterd.shell import reuseport
 from clusterd.shell.listeners import Slots, open_for_run
 from clusterd.usher import answer, parse
 from clusterd.worker.wire import Closed, Wire
-from tests.shell.conftest import PATIENCE, Spawn, queue_length, readable, until
 from tests.shell.test_listeners import Address
+from tests.shell.waiting import PATIENCE, Spawn, queue_length, readable, until
 
 START = """
 import sys

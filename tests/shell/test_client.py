@@ -1,0 +1,68 @@
+"""The blocking client of the control socket."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from clusterd.shell import client
+from clusterd.shell.control import Call
+from clusterd.worker.wire import WireError
+from tests.shell.control_peers import Server
+
+Answer = Callable[[Call], None]
+
+
+@contextlib.contextmanager
+def answering(server: Server, answer: Answer) -> Iterator[None]:
+    """A master in another thread that answers every call so."""
+    end = threading.Event()
+
+    def loop() -> None:
+        while not end.is_set():
+            server.step()
+            while server.calls:
+                answer(server.calls.pop(0))
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+
+
+def test_client(server: Server) -> None:
+    """The client yields each reply, and raises the service's errors with their parameters."""
+
+    def answer(call: Call) -> None:
+        if call.method == "Status":
+            call.reply(status={"name": "hello"})
+        elif call.method == "Rollback":
+            call.error("Refused", reason="there is none")
+        else:
+            call.progress(n=1)
+            call.progress(n=2)
+            call.reply(n=3)
+
+    with answering(server, answer):
+        assert list(client.call(server.path, "Status")) == [{"status": {"name": "hello"}}]
+        assert [r["n"] for r in client.call(server.path, "Reload", {"overlay": {"A": "b"}}, True)] == [1, 2, 3]
+        with pytest.raises(client.VarlinkError, match=r"Refused\(reason='there is none'\)") as caught:
+            list(client.call(server.path, "Rollback"))
+        assert caught.value.name == "Refused" and caught.value.parameters == {"reason": "there is none"}
+
+
+def test_client_without_master(server: Server, tmp_path: Path) -> None:
+    """Nobody there, no answer in time, and a master that dies in the middle are three different errors."""
+    with pytest.raises(FileNotFoundError):
+        list(client.call(tmp_path / "none", "Status"))
+    with pytest.raises(TimeoutError):
+        list(client.call(server.path, "Status", timeout=0.05))
+    with answering(server, lambda call: call.client.close()), pytest.raises(WireError):
+        list(client.call(server.path, "Status"))
