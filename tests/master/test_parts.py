@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from clusterd.master.performing import Performer
 from clusterd.master.receipts import Receipt
 from clusterd.master.telling import Telling
 from clusterd.master.ushering import Ushering
+from clusterd.shell import interface
 
 
 class Anything:
@@ -91,3 +93,11 @@ def test_a_receipt_knows_nothing_of_an_older_crash() -> None:
     told.observe(109.0)
     told.tell(Tell(What.BEGUN, Kind.RELOAD, generation=2, number=2))
     assert told.finish(Finish(2, Kind.RELOAD, Outcome.DONE, 2)).gap == 0.0
+
+
+def test_a_receipt_is_what_the_interface_says() -> None:
+    """The Varlink type and its outcomes are those of the receipts that are sent."""
+    text = interface.TEXT.partition("type Receipt (\n")[2].partition("\n)")[0]
+    types = dict(line.strip().rstrip(",").split(": ", 1) for line in text.splitlines())
+    assert list(types) == [field.name for field in fields(Receipt)]
+    assert types["outcome"] == f"({', '.join(Outcome)})"

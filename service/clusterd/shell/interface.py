@@ -73,13 +73,16 @@ type Rollout (
 type Receipt (
   number: int,
   kind: string,
-  outcome: (done, refused, returned, superseded),
+  outcome: (done, refused, returned, superseded, stopped),
   generation: ?int,
   workers: int,
   seconds: float,
   reason: ?string,
-  cut: int,
+  gap: float,
+  closed: int,
   websockets: int,
+  cut: int,
+  drained: bool,
   text: string
 )
 
