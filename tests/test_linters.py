@@ -94,6 +94,23 @@ def test_units_verify(tmp_path: Path) -> None:
     assert str(tmp_path) not in said, said
 
 
+def test_user_units_verify(tmp_path: Path) -> None:
+    """The same for the units of a user's own systemd."""
+    for unit in (*(PROJECT / "units" / "user").iterdir(), PROJECT / "units" / "cluster@.socket"):
+        text = re.sub(r"(?m)^(Exec\w+=)/usr/bin/clusterd\b", r"\1/bin/true", unit.read_text())
+        (tmp_path / unit.name.replace("@", "@lint")).write_text(text)
+    drop_in = tmp_path / "cluster@lint.socket.d"
+    drop_in.mkdir()
+    (drop_in / "50-clusterd.conf").write_text("[Socket]\nListenStream=127.0.0.1:8000\n")
+    names = ("cluster.target", "cluster@lint.service", "cluster@lint.socket")
+    environment = {"SYSTEMD_UNIT_PATH": f"{tmp_path}:", "XDG_RUNTIME_DIR": str(tmp_path)}
+    said = lint(
+        "systemd-analyze", "verify", "--user", "--man=no", "--recursive-errors=yes",
+        *(tmp_path / name for name in names), env=environment,
+    )  # fmt: skip
+    assert "cluster" not in said, said
+
+
 def test_lintian(deb: Path) -> None:
     """lintian finds neither an error nor a warning in the package, but for those overridden with their reason."""
     said = lint("lintian", "--allow-root", "--fail-on=error,warning", "--tag-display-limit=0", deb)

@@ -28,10 +28,18 @@ def main(argv: list[str] | None = None) -> int:
             from clusterd import drain
 
             return drain.main(name)
+        case ["--user", "drain", name]:
+            from clusterd import drain
+
+            return drain.main(name, user=True)
         case ["master", name]:
             from clusterd import master
 
             return master.start(name)
+        case ["--user", "master", name]:
+            from clusterd import master
+
+            return master.start(name, user=True)
         case ["master", *rest]:
             from clusterd import master
 

@@ -1,4 +1,4 @@
-"""`clusterd drain NAME`, what ExecStop= runs: ask the master to stop, and return when the service is gone.
+"""`clusterd [--user] drain NAME`, what ExecStop= runs: ask the master to stop, and return when the service is gone.
 
 Not left to systemd's SIGTERM, because it waits only for a main process that is its own child, and the master is the
 keeper's: it would kill the workers at once, with what they have in flight (seen on 252 and 257).
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from clusterd.config.names import is_name
+from clusterd.config.places import SYSTEM, of_user
 from clusterd.shell.client import VarlinkError, call
 from clusterd.worker.wire import WireError
 
@@ -23,12 +24,13 @@ LEAVING = 5.0
 """Seconds the keeper has to exit once the master is gone."""
 
 
-def main(name: str) -> int:
+def main(name: str, *, user: bool = False) -> int:
     """Returns 0 when there is nothing left to wait for, 1 when the master cannot be asked: systemd then kills."""
     if not is_name(name):
         print(f"clusterd: '{name}' is no name of an application", file=sys.stderr)
         return 2
-    control = os.path.join(os.environ.get("RUNTIME_DIRECTORY", f"/run/clusterd/{name}").partition(":")[0], "control")
+    place = of_user(os.environ, os.getuid()) if user else SYSTEM
+    control = os.path.join(os.environ.get("RUNTIME_DIRECTORY", f"{place.runtime}/{name}").partition(":")[0], "control")
     master, keeper = _processes(os.environ.get("MAINPID", ""))
     while True:
         heard = False

@@ -1,9 +1,10 @@
 #!/usr/bin/python3 -IS
-"""The systemd generator: from /etc/clusterd/NAME.toml to the drop-ins of cluster@NAME.service and cluster@NAME.socket.
+"""The systemd generator: from NAME.toml to the drop-ins of cluster@NAME.service and cluster@NAME.socket.
 
     clusterd-generator NORMAL EARLY LATE [CONFIGURATION [RUNTIME]]
 
-systemd passes the first three (systemd.generator(7)); the others are for tests. It runs at boot before anything else,
+systemd passes the first three (systemd.generator(7)); the others are for tests. A user's systemd (SYSTEMD_SCOPE=user)
+runs it too, for the files of that user. It runs at boot before anything else,
 and at each daemon-reload of anybody, with everything waiting: so no site-packages, no dataclasses, no look-up of users
 or hosts, and of clusterd only the small modules that say so.
 
@@ -26,14 +27,14 @@ if __name__ == "__main__":
     sys.dont_write_bytecode = True
 
 from clusterd.config.addresses import Address, parse
-from clusterd.config.claims import RUNTIME, serving, settle
+from clusterd.config.claims import serving, settle
 from clusterd.config.cores import MAX_SLOTS, default_slots
 from clusterd.config.files import read_bounded
 from clusterd.config.homes import at_home
 from clusterd.config.names import is_account, is_name, is_root
+from clusterd.config.places import SYSTEM, Place, of_user
 from clusterd.config.values import duration, duration_text
 
-CONFIGURATION = "/etc/clusterd"
 JOURNAL = "/run/systemd/journal/socket"
 MAX_FILE = 256 << 10
 STOP_DRAIN = 5.0
@@ -44,39 +45,42 @@ _FILE_MODE = 0o644
 
 def main(arguments: list[str]) -> int:
     normal = arguments[0] if arguments else "/tmp"
-    directory = arguments[3] if len(arguments) > 3 else CONFIGURATION
-    runtime = arguments[4] if len(arguments) > 4 else RUNTIME
+    place = of_user(os.environ, os.getuid()) if os.environ.get("SYSTEMD_SCOPE") == "user" else SYSTEM
+    tell = log
+    if arguments[3:]:
+        place, tell = place._replace(configuration=arguments[3], runtime=[*arguments[4:], place.runtime][0]), complain
     apps: dict[str, tuple[list[Address], str, str]] = {}
-    for name in names(directory):
-        file = f"{directory}/{name}.toml"
+    for name in names(place.configuration):
+        file = place.file(name)
         try:
             table = read(file)
             listen = addresses(table)
-            apps[name] = listen, socket(file, table, listen), service(file, table)
+            apps[name] = listen, socket(file, table, listen, place), service(file, table, place)
         except (OSError, ValueError, RecursionError) as e:
-            complain(file, e)
-    refused = settle({name: app[0] for name, app in apps.items()}, serving(apps, runtime))
+            tell(file, e)
+    refused = settle({name: app[0] for name, app in apps.items()}, serving(apps, place.runtime))
     for name, claim in refused.items():
-        text = f"'{claim.address.text()}' overlaps '{claim.held.text()}' of {directory}/{claim.holder}.toml"
-        complain(f"{directory}/{name}.toml", text)
+        text = f"'{claim.address.text()}' overlaps '{claim.held.text()}' of {place.file(claim.holder)}"
+        tell(place.file(name), text)
     for name, (_, of_socket, of_service) in apps.items():
         if name not in refused:
             try:
                 write(normal, f"cluster@{name}.socket", of_socket)
                 write(normal, f"cluster@{name}.service", of_service)
             except OSError as e:
-                complain(f"{directory}/{name}.toml", e)
+                tell(place.file(name), e)
     return 0
 
 
 def complain(file: str, why: object) -> None:
-    text = f"{file}: {why}; it gets no socket, ignoring".replace("\n", " ")
-    print(f"clusterd-generator: {text}", file=sys.stderr)
-    if file.startswith(f"{CONFIGURATION}/"):
-        log(text)
+    print(f"clusterd-generator: {complaint(file, why)}", file=sys.stderr)
 
 
-def log(text: str) -> None:
+def complaint(file: str, why: object) -> str:
+    return f"{file}: {why}; it gets no socket, ignoring".replace("\n", " ")
+
+
+def log(file: str, why: object) -> None:
     """To the journal: systemd connects a generator's standard error to /dev/null (seen on 252 and 257).
 
     At boot, when there is no journal yet, to the kernel's log, as systemd.generator(7) says. Never blocks: PID 1 waits.
@@ -84,6 +88,8 @@ def log(text: str) -> None:
     from socket import AF_UNIX, SOCK_DGRAM
     from socket import socket as make
 
+    complain(file, why)
+    text = complaint(file, why)
     try:
         with make(AF_UNIX, SOCK_DGRAM) as journal:
             journal.setblocking(False)
@@ -120,7 +126,7 @@ def addresses(table: dict[str, Any]) -> list[Address]:
     return found
 
 
-def socket(file: str, table: dict[str, Any], listen: list[Address]) -> str:
+def socket(file: str, table: dict[str, Any], listen: list[Address], place: Place) -> str:
     """The socket's drop-in. The order of the lines is the order of the slots in the kernel's reuseport group."""
     slots = table.get("slots", default_slots())
     if isinstance(slots, bool) or not isinstance(slots, int) or not 1 <= slots <= MAX_SLOTS:
@@ -134,18 +140,19 @@ def socket(file: str, table: dict[str, Any], listen: list[Address]) -> str:
         raise ValueError("UNIX sockets of different mode, user or group")
     for mode, user, group in owners:
         lines.append(f"SocketMode={mode:04o}")
-        lines += [f"SocketUser={user}"] if user else []
-        lines += [f"SocketGroup={group}"] if group else []
+        if not place.user:  # the master refuses them there
+            lines += [f"SocketUser={user}"] if user else []
+            lines += [f"SocketGroup={group}"] if group else []
     return drop_in(file, "Socket", lines)
 
 
-def service(file: str, table: dict[str, Any]) -> str:
+def service(file: str, table: dict[str, Any], place: Place) -> str:
     """The service's drop-in: what systemd itself must know of the file."""
     lines = []
     user, group = account(table, "user"), account(table, "group")
-    if user:
+    if user and not place.user:  # the master refuses them there
         lines += [f"User={user}", "DynamicUser=no"]
-    if group:
+    if group and not place.user:
         lines.append(f"Group={group}")
     if "environment-file" in table:
         path = text(table, "environment-file")
@@ -156,7 +163,8 @@ def service(file: str, table: dict[str, Any]) -> str:
     command = table.get("command")
     program = command[0] if isinstance(command, list) and command else ""
     paths = [table.get("directory", ""), table.get("python", ""), program]
-    if at_home(path for path in paths if isinstance(path, str)):
+    # a user's own unit has no ProtectHome=
+    if not place.user and at_home(path for path in paths if isinstance(path, str)):
         # readable, and still not writable: the master would report an application that is not there
         lines.append("ProtectHome=read-only")
     lines.append(f"TimeoutStopSec={duration_text(stop_drain(table) + STOP_MARGIN)}")

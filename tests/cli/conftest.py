@@ -139,6 +139,8 @@ class Site:
     root: Path
     capsys: pytest.CaptureFixture[str]
     masters: list[Master] = field(default_factory=list)
+    options: list[str] = field(default_factory=list)
+    """Given before the subcommand in place of the two directories."""
 
     @property
     def config(self) -> Path:
@@ -159,7 +161,7 @@ class Site:
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         """(exit status, standard output, standard error) of `clusterd ARGUMENTS`."""
-        where = ["--config-dir", str(self.config), "--runtime-dir", str(self.runtime)]
+        where = self.options or ["--config-dir", str(self.config), "--runtime-dir", str(self.runtime)]
         self.capsys.readouterr()
         handler = signal.getsignal(signal.SIGTERM)  # a process of its own would not have to be put back
         try:

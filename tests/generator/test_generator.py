@@ -18,7 +18,7 @@ GENERATOR = PROJECT / "service" / "clusterd" / "generator.py"
 GOLDEN = Path(__file__).resolve().parent / "golden"
 PYTHON = ["/usr/bin/python3", "-IS"]
 
-ALLOWED = {"addresses", "claims", "cores", "files", "homes", "names", "values"}
+ALLOWED = {"addresses", "claims", "cores", "files", "homes", "names", "places", "values"}
 """Of clusterd.config: what the generator may import."""
 
 SLOW = {
@@ -147,6 +147,40 @@ def test_no_regular_file(tmp_path: Path) -> None:
     out, said = generate(tmp_path, tmp_path)
     assert len(said) == 3
     assert len(contents(out)) == 2
+
+
+def test_of_a_user(tmp_path: Path) -> None:
+    """A user's systemd runs it for the files of that user: the same sockets, and no account and no ProtectHome=."""
+    home, out = tmp_path / "home", tmp_path / "out"
+    (home / ".config" / "clusterd").mkdir(parents=True)
+    out.mkdir()
+    file = home / ".config" / "clusterd" / "a.toml"
+    file.write_text(
+        'listen = [8000, { path = "/tmp/a", user = "x", group = "y" }]\nslots = 2\nuser = "x"\ngroup = "y"\n'
+        'directory = "/home/X"\nenvironment-file = "/home/X/env"\n'
+    )
+    environment = {"SYSTEMD_SCOPE": "user", "HOME": str(home), "XDG_RUNTIME_DIR": str(tmp_path)}
+    argv = [*PYTHON, str(GENERATOR), str(out), "", ""]
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    sections = {path: text.split("]\n")[-1].splitlines() for path, text in contents(out).items()}
+    assert sections == {
+        "cluster@a.socket.d/50-clusterd.conf": [*["ListenStream=8000"] * 2, "ListenStream=/tmp/a", "SocketMode=0660"],
+        "cluster@a.service.d/50-clusterd.conf": ["EnvironmentFile=-/home/X/env", "TimeoutStopSec=15s"],
+    }
+    assert f"SourcePath={file}\n" in contents(out)["cluster@a.service.d/50-clusterd.conf"]
+
+
+def test_user_units_are_the_same_but_for_their_reasons() -> None:
+    """The service of a user differs from the system's in the directives that docs/rootless.md has a row for, alone."""
+    told = (PROJECT / "docs" / "rootless.md").read_text()
+    table = {key for row in re.findall(r"(?m)^\| (`.*?) \|", told) for key in re.findall(r"`(\w+)=", row)}
+    system, user = (
+        {line for line in (PROJECT / "units" / path).read_text().splitlines() if re.match(r"[A-Z]\w+=", line)}
+        for path in ("cluster@.service", "user/cluster@.service")
+    )
+    differ = {line.partition("=")[0] for line in system ^ user}
+    assert differ == table, f"in one and not in the other: {sorted(differ ^ table)}"
 
 
 def test_nothing_configured(tmp_path: Path) -> None:

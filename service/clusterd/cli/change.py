@@ -98,7 +98,7 @@ def perform(instance: Instance, method: str, parameters: dict[str, Any], *, quie
             raise CommandError(
                 f"{instance.name}: interrupted; the {verb} goes on",
                 Exit.INTERRUPTED,
-                hint=f"clusterd status {instance.name if instance.file else instance.control}",
+                hint=instance.clusterd("status"),
             ) from None
     receipt = last.get("receipt") or last.get("report") or {}
     click.echo(f"{instance.name}: {receipt_line(receipt) if receipt else verb + ' done'}")
@@ -128,7 +128,7 @@ def follow(instance: Instance, before: int, progress: Progress) -> dict[str, Any
                 raise CommandError(
                     f"{instance.name}: the master was replaced, and the outcome is not known",
                     Exit.UNREACHABLE,
-                    hint=f"clusterd status {control.shown(instance)}",
+                    hint=instance.clusterd("status"),
                 )
         time.sleep(0.2)  # nothing to wait on: the connection to wait on is what was lost
 
@@ -152,11 +152,12 @@ def environment(instance: Instance) -> dict[str, Any]:
 
     In the unit, systemd has just read EnvironmentFile= and Environment= anew: the whole of it counts. Elsewhere only
     the application's own file can be read again, over what the master had at its start; that needs root, for such
-    files hold secrets. Without either the master takes what it has.
+    files hold secrets, or the user whose own application it is. Without either the master takes what it has.
     """
     if inside(instance):
         return {"environment": without_own(os.environ)}
-    if os.geteuid() == 0 and instance.file is not None and (overlay := files.environment(instance.file)) is not None:
+    own = instance.place.user or os.geteuid() == 0
+    if own and instance.file and (overlay := files.environment(instance.file, instance.place)) is not None:
         return {"overlay": overlay}
     return {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import click
 from clusterd.cli import control
 from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.files import count, describe
-from clusterd.cli.instances import Instance, Places, find, places
+from clusterd.cli.instances import Places, find, places
 from clusterd.config import claims
 from clusterd.config.load import Invalid, load_among, surroundings
 from clusterd.config.problem import Problem
@@ -83,14 +83,15 @@ def examine(file: Path, where: Places) -> Report:
     """Check one file; its problems are in the report, never raised."""
     report = Report(file.name.removesuffix(".toml"), file)
     try:
-        settings = load_among(file.absolute(), claims.serving(where.known(), str(where.runtime)))
+        settings = load_among(file.absolute(), claims.serving(where.known(), str(where.runtime)), where.place)
     except Invalid as e:
         report.problems = e.problems
         return report
-    lacks = surroundings(settings)
+    lacks = surroundings(settings, where.place)
     installed = file.absolute() == where.file(report.name).absolute()
-    # A file elsewhere may be meant for another machine, and who is not root may see less than the service does.
-    if installed and os.geteuid() == 0:
+    # A file elsewhere may be meant for another machine, and who is neither root nor its user may see less than the
+    # service does.
+    if installed and (where.place.user or os.geteuid() == 0):
         report.problems = lacks
     else:
         report.warnings = lacks
@@ -101,7 +102,7 @@ def examine(file: Path, where: Places) -> Report:
 
 def compare(report: Report, where: Places) -> None:
     """Fill in the changes against the running instance of that name: its master knows what it runs."""
-    instance = Instance(report.name, where.control(report.name), report.file)
+    instance = replace(where.instance(report.name), file=report.file)
     try:
         found = control.once(instance, "Changes")
     except control.NotRunning:

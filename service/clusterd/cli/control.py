@@ -64,7 +64,7 @@ def call(
         raise Lost(
             f"{instance.name}: the master went away during the call",
             Exit.UNREACHABLE,
-            hint=f"clusterd status {shown(instance)}",
+            hint=instance.clusterd("status"),
         ) from None
     except WireError as e:
         raise CommandError(f"{instance.control}: not a clusterd master: {e}", Exit.UNREACHABLE) from None
@@ -105,7 +105,7 @@ def unreachable(instance: Instance, error: OSError, patience: float) -> CommandE
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED):
         if instance.file is None:
             return NotRunning(f"nobody listens on '{instance.control}'", Exit.UNREACHABLE)
-        return NotRunning(f"{instance.name} is not running", Exit.UNREACHABLE, hint=f"clusterd start {instance.name}")
+        return NotRunning(f"{instance.name} is not running", Exit.UNREACHABLE, hint=instance.clusterd("start"))
     if error.errno in (errno.EACCES, errno.EPERM):
         return CommandError(f"{instance.control}: permission denied", Exit.NOT_ALLOWED, hint="run it as root")
     if isinstance(error, TimeoutError) or error.errno in (errno.EAGAIN, errno.EINPROGRESS):
@@ -114,15 +114,10 @@ def unreachable(instance: Instance, error: OSError, patience: float) -> CommandE
 
 
 def silent(instance: Instance, patience: float) -> CommandError:
-    hint = f"journalctl -u cluster@{instance.name}" if instance.file else ""
+    hint = instance.log if instance.file else ""
     return CommandError(
         f"{instance.name}: the master does not answer within {patience:g} s", Exit.UNREACHABLE, hint=hint
     )
-
-
-def shown(instance: Instance) -> str:
-    """What to type for this instance."""
-    return instance.name if instance.file else str(instance.control)
 
 
 def failure(instance: Instance, method: str, error: str, parameters: dict[str, Any]) -> CommandError:
@@ -161,7 +156,7 @@ def failure(instance: Instance, method: str, error: str, parameters: dict[str, A
             return CommandError(
                 f"{instance.name}: {verb} refused: {count(len(keys), 'setting')} cannot change while it runs",
                 Exit.REFUSED,
-                hint=restart_hint(instance.name, keys),
+                hint=restart_hint(instance, keys),
             )
         case "NotAllowed":
             return CommandError(f"{instance.name}: {text or 'not allowed'}", Exit.NOT_ALLOWED, hint="run it as root")
@@ -181,6 +176,7 @@ def refused_hint(verb: str, reason: str) -> str:
     return "" if verb == "rollback" else "nothing was changed, the old workers serve on"
 
 
-def restart_hint(name: str, keys: list[dict[str, Any]]) -> str:
+def restart_hint(instance: Instance, keys: list[dict[str, Any]]) -> str:
     """The command that makes these changes act."""
-    return how(name, [Change(str(key.get("key")), "", "", key.get("applies", "restart")) for key in keys])
+    changes = [Change(str(key.get("key")), "", "", key.get("applies", "restart")) for key in keys]
+    return how(instance.name, changes, instance.place)

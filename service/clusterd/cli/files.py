@@ -11,17 +11,18 @@ import click
 from clusterd.cli.exits import CommandError, Exit
 from clusterd.config.environment import EnvironmentFileError, read_environment
 from clusterd.config.load import Invalid, load, load_among
+from clusterd.config.places import SYSTEM, Place
 from clusterd.config.problem import Problem
 from clusterd.config.settings import Settings
 
 
-def loaded(file: Path, *, among: bool = False) -> Settings:
+def loaded(file: Path, place: Place = SYSTEM, *, among: bool = False) -> Settings:
     """The Settings of `file`; all its problems are printed before this raises CommandError.
 
     `among`: that its addresses are another file's of the directory is a problem too.
     """
     try:
-        return load_among(file) if among else load(file)
+        return load_among(file, place=place) if among else load(file, place)
     except Invalid as e:
         raise invalid(file, e.problems) from None
 
@@ -34,12 +35,12 @@ def invalid(file: Path, problems: Iterable[Problem]) -> CommandError:
     return CommandError(f"{file}: {count(len(listed), 'problem')}", Exit.INVALID)
 
 
-def first_problem(file: Path | None) -> str | None:
+def first_problem(file: Path | None, place: Place = SYSTEM) -> str | None:
     """The first problem of a file on one line; None when it is valid, or is not there."""
     if file is None or not file.exists():
         return None
     try:
-        load(file)
+        load(file, place)
     except Invalid as e:
         return str(e.problems[0])
     return None
@@ -52,14 +53,14 @@ def describe(problem: Mapping[str, Any], *, kind: str = "error") -> str:
     return f"{text}\n  hint: {problem['hint']}" if problem.get("hint") else text
 
 
-def environment(file: Path) -> dict[str, str] | None:
+def environment(file: Path, place: Place = SYSTEM) -> dict[str, str] | None:
     """The variables of the application's environment-file, read again; None when it has none.
 
     None too when the configuration is invalid: then the master refuses, and says why, better than a guess here would.
     Raises CommandError when the environment file itself cannot be used.
     """
     try:
-        path = load(file).environment_file
+        path = load(file, place).environment_file
     except Invalid:
         return None
     if path is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,17 @@ import click
 
 from clusterd.cli.exits import CommandError, Exit
 from clusterd.config import names
+from clusterd.config.places import SYSTEM, Place, of_user
 
 
 @dataclass(frozen=True)
 class Places:
     """Directories: one TOML file an application in `config`, one directory a running instance in `runtime`."""
 
-    config: Path = Path("/etc/clusterd")
-    runtime: Path = Path("/run/clusterd")
+    config: Path
+    runtime: Path
+    place: Place = SYSTEM
+    """What runs them. Its directories are those of above, unless the command line named others."""
 
     def known(self) -> list[str]:
         """Names with a file, or with a control socket (a running instance may have lost its file)."""
@@ -35,6 +39,9 @@ class Places:
     def control(self, name: str) -> Path:
         return self.runtime / name / "control"
 
+    def instance(self, name: str) -> Instance:
+        return Instance(name, self.control(name), self.file(name), self.place)
+
 
 @dataclass(frozen=True)
 class Instance:
@@ -43,11 +50,30 @@ class Instance:
     name: str
     control: Path
     file: Path | None
+    place: Place = SYSTEM
+
+    @property
+    def shown(self) -> str:
+        """What to type for this instance."""
+        return self.name if self.file else str(self.control)
+
+    def clusterd(self, verb: str) -> str:
+        """The command to type for `verb`."""
+        return f"{self.place.tool('clusterd') if self.file else 'clusterd'} {verb} {self.shown}"
+
+    @property
+    def log(self) -> str:
+        """The command to type for its journal."""
+        return f"{self.place.tool('journalctl')} -u cluster@{self.name}"
 
 
 def places(context: click.Context | None) -> Places:
     found = context.find_object(Places) if context else None
-    return found or Places()
+    return found or of_place(SYSTEM)
+
+
+def of_place(place: Place) -> Places:
+    return Places(Path(place.configuration), Path(place.runtime), place)
 
 
 class InstanceType(click.ParamType):
@@ -71,7 +97,7 @@ def find(name: str, where: Places, *, must_exist: bool = True) -> Instance:
     name = name.removesuffix(".service").removesuffix(".socket").removeprefix("cluster@").removesuffix(".toml")
     if not names.is_name(name):
         raise CommandError(f"'{name}' cannot be the name of an instance", Exit.INVALID, hint=f"a name is {names.NAME}")
-    found = Instance(name, where.control(name), where.file(name))
+    found = where.instance(name)
     if must_exist:
         known = where.known()
         if name not in known:
@@ -82,6 +108,8 @@ def find(name: str, where: Places, *, must_exist: bool = True) -> Instance:
 
 
 def suggestion(name: str, known: list[str], where: Places) -> str:
+    if not where.place.user and os.path.exists((own := of_user(os.environ, os.getuid())).file(name)):
+        return f"'{own.file(name)}' is an application of your own: clusterd --user"
     if near := difflib.get_close_matches(name, known, n=1):
         return f"did you mean '{near[0]}'?"
     if known:

@@ -19,18 +19,19 @@ def start(instance: Instance) -> None:
     """Start an instance: systemctl daemon-reload, then its socket and its service.
 
     Checks the file first, waits until the workers serve, and says why when they do not. Starts it now; what starts at
-    boot is 'systemctl enable cluster@NAME'. Needs root.
+    boot is 'systemctl enable cluster@NAME'. Needs root, or --user.
     """
     need_unit(instance)
-    need_root("start", instance)
+    need_rights("start", instance)
+    manager = systemd.of(instance.place)
     assert instance.file is not None
-    files.loaded(instance.file, among=True)  # all problems in one go, before anything is touched
+    files.loaded(instance.file, instance.place, among=True)  # all problems in one go, before anything is touched
     with Progress(f"starting cluster@{instance.name}"):
-        status, text = systemd.systemctl("daemon-reload", patience=120)
+        status, text = manager.systemctl("daemon-reload", patience=120)
         if status == 0:
             # no limit here: the master's own deadlines end every start
             units = (systemd.socket(instance.name), systemd.service(instance.name))
-            status, text = systemd.systemctl("start", *units, patience=None)
+            status, text = manager.systemctl("start", *units, patience=None)
     if status:
         raise failed(instance, text)
     found = control.status(instance)
@@ -45,13 +46,14 @@ def stop(instance: Instance) -> None:
     """Stop an instance and its socket: requests in flight are answered, the addresses are given up.
 
     'systemctl stop cluster@NAME' alone leaves the socket listening, and the next connection starts the service again.
-    Needs root.
+    Needs root, or --user.
     """
     need_unit(instance)
-    need_root("stop", instance)
+    need_rights("stop", instance)
+    manager = systemd.of(instance.place)
     with Progress(f"stopping cluster@{instance.name}"):
         units = (systemd.socket(instance.name), systemd.service(instance.name))
-        status, text = systemd.systemctl("stop", *units, patience=None)
+        status, text = manager.systemctl("stop", *units, patience=None)
     if status:
         raise CommandError(f"{instance.name}: {text}", Exit.REFUSED)
     click.echo(f"{instance.name}: stopped")
@@ -66,21 +68,29 @@ def need_unit(instance: Instance) -> None:
         )
 
 
-def need_root(verb: str, instance: Instance) -> None:
-    if os.geteuid() != 0:
+def need_rights(verb: str, instance: Instance) -> None:
+    """Root for the system's applications; for a user's own, that a systemd of that user runs."""
+    if not instance.place.user:
+        if os.geteuid() != 0:
+            raise CommandError(
+                f"{verb} {instance.name}: needs root", Exit.NOT_ALLOWED, hint=f"sudo clusterd {verb} {instance.name}"
+            )
+    elif not os.path.exists(f"{os.path.dirname(instance.place.runtime)}/systemd/private"):
         raise CommandError(
-            f"{verb} {instance.name}: needs root", Exit.NOT_ALLOWED, hint=f"sudo clusterd {verb} {instance.name}"
+            f"{verb} {instance.name}: no systemd of yours runs: nothing in '{os.path.dirname(instance.place.runtime)}'",
+            Exit.UNREACHABLE,
+            hint="'sudo loginctl enable-linger YOU' starts it, now and at each boot; so does logging in",
         )
 
 
 def failed(instance: Instance, text: str) -> CommandError:
     """The reason, from the most to the least exact: STATUS=, the journal, systemctl's own words."""
-    found: dict[str, Any] = systemd.show(systemd.service(instance.name), "StatusText")
-    for line in systemd.journal(instance.name):
+    found: dict[str, Any] = systemd.of(instance.place).show(systemd.service(instance.name), "StatusText")
+    for line in systemd.of(instance.place).journal(instance.name):
         click.echo(f"  {line}", err=True)
     reason = found.get("StatusText") or text.splitlines()[0] if text or found.get("StatusText") else "it failed"
     return CommandError(
         f"{instance.name} did not start: {reason}",
         Exit.REFUSED,
-        hint=f"journalctl -u cluster@{instance.name}; clusterd check {instance.name}",
+        hint=f"{instance.log}; {instance.clusterd('check')}",
     )

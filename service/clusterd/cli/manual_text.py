@@ -12,6 +12,10 @@ The daily work is systemd's: **systemctl start**, **stop**, **restart**, **reloa
 **cluster@**_NAME_, and **journalctl -u cluster@**_NAME_. **clusterd** adds what systemd has no verb for, and
 **clusterd run** serves an application in the foreground without systemd, root or a file.
 
+A user's own applications are in **~/.config/clusterd/**, and are run by the systemd that every user has: **systemctl
+--user**, **journalctl --user** and **clusterd --user** in place of the same without. They start at boot for a user with
+lingering (**loginctl enable-linger**). Ports below 1024 and other accounts are the system's.
+
 Words used throughout: a **worker** is a process that serves; a **slot** is one of the listening sockets that systemd
 holds for an address, and outlives every worker; a **generation** is the code and configuration that one reload
 brought; a **zygote** is the process that has imported a generation and forks its workers; to **drain** is to accept
@@ -43,11 +47,18 @@ SIGNALS = [
 
 FILES = [
     ("/etc/clusterd/_NAME_.toml", "the application; see cluster.toml(5)"),
+    ("~/.config/clusterd/_NAME_.toml", "the same of a user's own, with --user"),
     ("/run/clusterd/_NAME_/control", "the control socket of the running instance (Varlink, interface io.clusterd)"),
+    ("/run/user/_UID_/clusterd/_NAME_/control", "the same of a user's own"),
 ]
 
 ENVIRONMENT = [
     ("**NO_COLOR**, **TERM**", "With NO_COLOR set, with TERM=dumb, and when not on a terminal, output is plain lines."),
+    (
+        "**XDG_CONFIG_HOME**, **XDG_RUNTIME_DIR**",
+        "With --user: where the files and the running instances' directories are, below **clusterd**. Without them "
+        "~/.config and /run/user/_UID_.",
+    ),
     ("**VIRTUAL_ENV**", "The interpreter that **clusterd run** uses without --python."),
     (
         "**CLUSTERD_INSTANCE**",
@@ -70,6 +81,10 @@ EXAMPLES = [
     (
         "clusterd try hello && systemctl reload cluster@hello",
         "In a pipeline: boot the new code without traffic, and only if it would be accepted replace the workers.",
+    ),
+    (
+        "clusterd --user start hello && systemctl --user enable cluster@hello",
+        "Start an application of one's own, without root, now and at each boot.",
     ),
     (
         "clusterd rollback hello",

@@ -28,7 +28,8 @@ def status(instance: Instance, as_json: bool) -> None:
     try:
         found = control.status(instance)
     except CommandError as e:
-        if e.exit_code == Exit.UNREACHABLE and instance.file and (why := systemd.problem(instance.name)):
+        manager = systemd.of(instance.place)
+        if e.exit_code == Exit.UNREACHABLE and instance.file and (why := manager.problem(instance.name)):
             e.message += f" ({why})"
         raise
     if as_json:
@@ -115,11 +116,11 @@ def list_command(context: click.Context, as_json: bool) -> None:
 
 def line(name: str, where: Places) -> dict[str, Any]:
     """One row of `list`; never raises for one instance's sake."""
-    instance = Instance(name, where.control(name), where.file(name))
+    instance = where.instance(name)
     try:
         found = control.status(instance, patience=LIST_PATIENCE)
     except control.NotRunning:
-        problem = files.first_problem(instance.file)
+        problem = files.first_problem(instance.file, where.place)
         return {"name": name, "state": "invalid" if problem else "stopped", "summary": "", "problem": problem}
     except CommandError as e:
         return {"name": name, "state": "unknown", "summary": "", "problem": e.message}

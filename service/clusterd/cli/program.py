@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import click
 from clusterd.cli.change import reload, rollback, try_command
 from clusterd.cli.check import check
 from clusterd.cli.exits import MEANING, CommandError, Exit
-from clusterd.cli.instances import Places
+from clusterd.cli.instances import Places, of_place
 from clusterd.cli.lifecycle import start, stop
 from clusterd.cli.observe import list_command, status
 from clusterd.cli.run import run
 from clusterd.cli.version import version
+from clusterd.config.places import SYSTEM, of_user
 
 WIDTH = 100
 """Columns of --help, on a wide terminal too: longer lines are not read."""
@@ -28,28 +30,35 @@ class Ordered(click.Group):
 
 
 @click.group(cls=Ordered, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH})
+@click.option("--user", is_flag=True, help="Your own applications, run by your own systemd, as for systemctl.")
 @click.option(
     "--config-dir",
     type=click.Path(path_type=Path),
-    default=Places.config,
-    show_default=True,
+    show_default="/etc/clusterd; with --user ~/.config/clusterd",
     help="Where the applications' files are.",
 )
 @click.option(
     "--runtime-dir",
     type=click.Path(path_type=Path),
-    default=Places.runtime,
-    show_default=True,
+    show_default="/run/clusterd; with --user $XDG_RUNTIME_DIR/clusterd",
     help="Where the running instances' directories are.",
 )
 @click.pass_context
-def clusterd(context: click.Context, config_dir: Path, runtime_dir: Path) -> None:
+def clusterd(context: click.Context, user: bool, config_dir: Path | None, runtime_dir: Path | None) -> None:
     """A process cluster for Linux, done the systemd way.
 
     One TOML file per application in /etc/clusterd: NAME.toml runs as the unit cluster@NAME. See clusterd(8) and
     cluster.toml(5).
     """
-    context.obj = Places(config_dir, runtime_dir)
+    if user and os.geteuid() == 0:
+        raise CommandError(
+            "--user: an application never runs as root, not root's own either",
+            Exit.INVALID,
+            hint="leave --user out; for another user's: runuser -u NAME -- clusterd --user ...",
+        )
+    place = of_user(os.environ, os.getuid()) if user else SYSTEM
+    found = of_place(place)
+    context.obj = Places(config_dir or found.config, runtime_dir or found.runtime, place)
 
 
 def exit_statuses() -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+
+from clusterd.config.places import Place
 
 PATIENCE = 10.0
 """Seconds for a call that starts and stops nothing."""
@@ -18,52 +21,63 @@ def socket(name: str) -> str:
     return f"cluster@{name}.socket"
 
 
-def systemctl(*arguments: str, patience: float | None = PATIENCE) -> tuple[int, str]:
-    """Exit status and output of systemctl. 127 when there is none, 124 when it does not come back in time."""
-    return _run("systemctl", *arguments, patience=patience)
+class Systemd:
+    """systemctl and journalctl, of the system's or of this user's systemd.
 
+    `runtime` is the user's XDG_RUNTIME_DIR, by which systemctl finds the user's systemd.
+    """
 
-def show(unit: str, *properties: str) -> dict[str, str]:
-    """Properties of a unit; {} when systemd cannot be asked (it does not run here, say)."""
-    status, text = systemctl("show", f"--property={','.join(properties)}", "--", unit)
-    if status:
-        return {}
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    def __init__(self, runtime: str | None = None) -> None:
+        self._options = ["--user"] if runtime else []
+        self._environment = {**os.environ, "XDG_RUNTIME_DIR": runtime} if runtime else None
 
+    def systemctl(self, *arguments: str, patience: float | None = PATIENCE) -> tuple[int, str]:
+        """Exit status and output of systemctl. 127 when there is none, 124 when it does not come back in time."""
+        return self._run("systemctl", *arguments, patience=patience)
 
-def problem(name: str) -> str:
-    """What systemd has to say about an instance that does not answer; '' when nothing."""
-    found = show(service(name), "ActiveState", "SubState", "StatusText", "Result")
-    state = found.get("ActiveState", "")
-    if not state or state == "inactive":
-        return ""
-    text = f"systemd: {state} ({found.get('SubState', '?')})"
-    if found.get("Result", "success") != "success":
-        text += f", {found['Result']}"
-    return f"{text}, {found['StatusText']}" if found.get("StatusText") else text
+    def show(self, unit: str, *properties: str) -> dict[str, str]:
+        """Properties of a unit; {} when systemd cannot be asked (it does not run here, say)."""
+        status, text = self.systemctl("show", f"--property={','.join(properties)}", "--", unit)
+        if status:
+            return {}
+        return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
+    def problem(self, name: str) -> str:
+        """What systemd has to say about an instance that does not answer; '' when nothing."""
+        found = self.show(service(name), "ActiveState", "SubState", "StatusText", "Result")
+        state = found.get("ActiveState", "")
+        if not state or state == "inactive":
+            return ""
+        text = f"systemd: {state} ({found.get('SubState', '?')})"
+        if found.get("Result", "success") != "success":
+            text += f", {found['Result']}"
+        return f"{text}, {found['StatusText']}" if found.get("StatusText") else text
 
-def journal(name: str) -> list[str]:
-    """The last messages of an instance, without time stamps."""
-    status, text = _run(
-        "journalctl", "--no-pager", "--quiet", f"--lines={JOURNAL_LINES}", "--output=cat", f"--unit={service(name)}"
-    )
-    return [] if status else text.splitlines()
-
-
-def _run(program: str, *arguments: str, patience: float | None = PATIENCE) -> tuple[int, str]:
-    if not shutil.which(program):
-        return 127, f"{program}: not found (is this a systemd machine?)"
-    try:
-        done = subprocess.run(
-            [program, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=patience,
+    def journal(self, name: str) -> list[str]:
+        """The last messages of an instance, without time stamps."""
+        status, text = self._run(
+            "journalctl", "--no-pager", "--quiet", f"--lines={JOURNAL_LINES}", "--output=cat", f"--unit={service(name)}"
         )
-    except subprocess.TimeoutExpired:
-        return 124, f"{program} {arguments[0]}: no answer within {patience:g} s"
-    return done.returncode, done.stdout.strip()
+        return [] if status else text.splitlines()
+
+    def _run(self, program: str, *arguments: str, patience: float | None = PATIENCE) -> tuple[int, str]:
+        if not shutil.which(program):
+            return 127, f"{program}: not found (is this a systemd machine?)"
+        try:
+            done = subprocess.run(
+                [program, *self._options, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                timeout=patience,
+                env=self._environment,
+            )
+        except subprocess.TimeoutExpired:
+            return 124, f"{program} {arguments[0]}: no answer within {patience:g} s"
+        return done.returncode, done.stdout.strip()
+
+
+def of(place: Place) -> Systemd:
+    return Systemd(os.path.dirname(place.runtime) if place.user else None)

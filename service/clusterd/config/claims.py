@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from clusterd.config.addresses import Address, overlaps
 
-RUNTIME = "/run/clusterd"
-
 
 class Claim(NamedTuple):
     """`address`, wanted by the instance that lost, overlaps `held`, which `holder` has."""
@@ -37,6 +35,6 @@ def settle(claims: Mapping[str, Iterable[Address]], serving: Collection[str]) ->
     return refused
 
 
-def serving(names: Iterable[str], runtime: str = RUNTIME) -> set[str]:
+def serving(names: Iterable[str], runtime: str) -> set[str]:
     """Those of `names` whose master has its control socket: one that waits for its code to be repaired is open too."""
     return {name for name in names if os.path.lexists(f"{runtime}/{name}/control")}

@@ -11,13 +11,14 @@ from typing import Any
 
 from clusterd.config.addresses import Address
 from clusterd.config.homes import at_home
+from clusterd.config.places import SYSTEM, Place
 from clusterd.config.settings import TABLE, TYPES, Applies, Settings
 from clusterd.config.values import duration_text
 
 _HOW: Mapping[Applies, str] = {
-    "reload": "systemctl reload cluster@{name}",
-    "restart": "systemctl daemon-reload && systemctl restart cluster@{name}",
-    "socket restart": "clusterd stop {name} && clusterd start {name}",
+    "reload": "{systemctl} reload cluster@{name}",
+    "restart": "{systemctl} daemon-reload && {systemctl} restart cluster@{name}",
+    "socket restart": "{clusterd} stop {name} && {clusterd} start {name}",
 }
 
 
@@ -35,7 +36,7 @@ class Change:
         return f"{self.key}: {self.old} -> {self.new}"
 
 
-def difference(old: Settings, new: Settings) -> list[Change]:
+def difference(old: Settings, new: Settings, place: Place = SYSTEM) -> list[Change]:
     """What turns `old` into `new`, in the order of the manual. `file` and `name` are no settings."""
     changes: list[Change] = []
     for key, row in TABLE.items():
@@ -44,7 +45,8 @@ def difference(old: Settings, new: Settings) -> list[Change]:
             changes += _variables(before, after)
         elif before != after:
             applies = row.applies
-            if key in ("directory", "python", "command") and at_home(_paths(old)) != at_home(_paths(new)):
+            moved = not place.user and at_home(_paths(old)) != at_home(_paths(new))
+            if key in ("directory", "python", "command") and moved:
                 applies = "restart"  # ProtectHome= of the unit changes with it
             changes.append(Change(key, _text(before), _text(after), applies))
     return changes
@@ -55,11 +57,11 @@ def needing(changes: Sequence[Change], *applies: Applies) -> list[Change]:
     return [c for c in changes if c.applies in (applies or ("restart", "socket restart"))]
 
 
-def how(name: str, changes: Sequence[Change]) -> str:
+def how(name: str, changes: Sequence[Change], place: Place = SYSTEM) -> str:
     """The one command that brings all of `changes` into effect, "" for none."""
     for applies in ("socket restart", "restart", "reload"):
         if any(c.applies == applies for c in changes):
-            return _HOW[applies].format(name=name)
+            return _HOW[applies].format(name=name, systemctl=place.tool("systemctl"), clusterd=place.tool("clusterd"))
     return ""
 
 

@@ -15,11 +15,11 @@ from clusterd.config import claims
 from clusterd.config.environment import EnvironmentFileError, read_environment
 from clusterd.config.files import NoFile, read_bounded
 from clusterd.config.names import NAME, is_name
+from clusterd.config.places import SYSTEM, Place
 from clusterd.config.problem import Invalid, Problem
 from clusterd.config.reader import read
 from clusterd.config.settings import Settings
 
-DIRECTORY = "/etc/clusterd"
 MAX_FILE = 256 << 10
 """Bytes of a file; people write a hundredth of it."""
 MAX_FILES = 1000
@@ -37,32 +37,37 @@ class Loaded:
     problems: Mapping[str, list[Problem]]
 
 
-def load(path: str | os.PathLike[str]) -> Settings:
-    """The Settings of one file, NAME.toml. Raises Invalid. Its neighbours are not looked at: `load_among` does."""
+def load(path: str | os.PathLike[str], place: Place = SYSTEM) -> Settings:
+    """The Settings of one file, NAME.toml. Raises Invalid. Its neighbours are not looked at: `load_among` does.
+
+    `place` is what runs it: a user's manager can do less.
+    """
     file = os.fspath(path)
-    return read(_name(file), file, _read(file))
+    return read(_name(file), file, _read(file), place)
 
 
-def load_all(directory: str | os.PathLike[str] = DIRECTORY, serving: Collection[str] | None = None) -> Loaded:
+def load_all(
+    directory: str | os.PathLike[str], serving: Collection[str] | None = None, place: Place = SYSTEM
+) -> Loaded:
     """Every NAME.toml of `directory`; of two whose addresses overlap, the one that loses has a problem naming both.
 
-    `serving` are the instances that run, which keep their addresses; None: as seen in /run/clusterd.
+    `serving` are the instances that run, which keep their addresses; None: as seen in the runtime directory of `place`.
     """
     good: dict[str, Settings] = {}
     bad: dict[str, list[Problem]] = {}
     for path in _files(directory):
         try:
-            good[path.stem] = load(path)
+            good[path.stem] = load(path, place)
         except Invalid as e:
             bad[path.stem] = e.problems
-    refused = _overlaps(good, serving)
+    refused = _overlaps(good, claims.serving(good, place.runtime) if serving is None else serving)
     return Loaded({n: s for n, s in good.items() if n not in refused}, bad | {n: [p] for n, p in refused.items()})
 
 
-def load_among(path: str | os.PathLike[str], serving: Collection[str] | None = None) -> Settings:
+def load_among(path: str | os.PathLike[str], serving: Collection[str] | None = None, place: Place = SYSTEM) -> Settings:
     """As `load`, and Invalid too when the file's addresses belong to another of its directory. What a master uses."""
-    settings = load(path)
-    others = load_all(Path(path).parent, serving)
+    settings = load(path, place)
+    others = load_all(Path(path).parent, serving, place)
     if settings.name in others.problems and settings.name not in others.settings:
         raise Invalid(others.problems[settings.name])
     return settings
@@ -88,7 +93,7 @@ def from_run(
     return read(name, None, table)
 
 
-def surroundings(settings: Settings) -> list[Problem]:
+def surroundings(settings: Settings, place: Place = SYSTEM) -> list[Problem]:
     """What the machine lacks for these Settings: directory, interpreter, program, environment file.
 
     Apart from `load`, because it is true only for who asks, and when: the service's user may see less than root.
@@ -108,7 +113,10 @@ def surroundings(settings: Settings) -> list[Problem]:
         try:
             read_environment(settings.environment_file)
         except PermissionError:
-            pass  # systemd reads it as root and passes it on: not to be able to is the point of such a file
+            # systemd reads it as root and passes it on: not to be able to is the point of such a file
+            if place.user:
+                found = f"'{settings.environment_file}', which you may not read"
+                problems.append(Problem(file, "environment-file", found, "a file of your own"))
         except (OSError, EnvironmentFileError) as e:
             text = e.strerror if isinstance(e, OSError) else str(e)
             problems.append(
@@ -133,10 +141,9 @@ def _files(directory: str | os.PathLike[str]) -> list[Path]:
     return sorted(found)[:MAX_FILES]
 
 
-def _overlaps(good: Mapping[str, Settings], serving: Collection[str] | None) -> dict[str, Problem]:
-    running = claims.serving(good) if serving is None else serving
+def _overlaps(good: Mapping[str, Settings], serving: Collection[str]) -> dict[str, Problem]:
     problems: dict[str, Problem] = {}
-    for name, claim in claims.settle({n: s.listen for n, s in good.items()}, running).items():
+    for name, claim in claims.settle({n: s.listen for n, s in good.items()}, serving).items():
         file, other = good[name].file or name, good[claim.holder].file or claim.holder
         hint = f"'{claim.holder}' listens on '{claim.held.text()}' ({other}): change one of the two files"
         problems[name] = Problem(file, "listen", f"'{claim.address.text()}'", "an address no other file has", hint)

@@ -70,9 +70,24 @@ _TAIL = """\
 Addresses of two files must not overlap, wildcards and both IP families included: the kernel would let both listen, and
 share the connections out between them. An application that runs keeps its address; among those that do not, the first
 in the order of the alphabet has it. The other one is refused, and told both names.
+.SH APPLICATIONS OF A USER
+A user's own file is
+.IR ~/.config/clusterd/NAME.toml ,
+for
+.BR "systemctl \\-\\-user" " and " "clusterd \\-\\-user" .
+There
+.BR user ", " group
+and an owner of a UNIX socket are refused, and so are ports below 1024;
+.B directory
+is NAME in the home unless it is given, and
+.B environment-file
+is read by the user.
 .SH FILES
 .TP
 .I /etc/clusterd/NAME.toml
+.TP
+.I ~/.config/clusterd/NAME.toml
+A user's own.
 .TP
 .I /run/clusterd/NAME/control
 The running application's control socket.

@@ -9,6 +9,8 @@ from typing import Any
 
 from clusterd.config.cores import cores, default_slots
 from clusterd.config.kinds import Wrong, show, type_name
+from clusterd.config.places import SYSTEM, Place
+from clusterd.config.ports import first_unprivileged
 from clusterd.config.problem import Invalid, Problem
 from clusterd.config.settings import ENGINES, LATER, TABLE, TYPES, Settings, able, key_of
 
@@ -16,11 +18,14 @@ MAX_DESCRIPTORS = 1024
 """slots x TCP addresses + UNIX sockets: half of the service's FileDescriptorStoreMax=, see units/cluster@.service."""
 
 
-def read(name: str, file: str | None, table: Mapping[str, Any]) -> Settings:
+def read(name: str, file: str | None, table: Mapping[str, Any], place: Place = SYSTEM) -> Settings:
     """The Settings of `table`, or Invalid with all problems. `file` is None where there is no file."""
     reader = _Reader(file or name)
     reader.table("", table)
     reader.together()
+    if place.user:
+        reader.unprivileged()
+        reader.values.setdefault("directory", f"{place.home.rstrip('/')}/{name}")
     if reader.problems:
         raise Invalid(reader.problems)
     return reader.build(name, file)
@@ -126,6 +131,20 @@ class _Reader:
         if v.get("reload.linger", 0.0) > drain:
             hint = "a worker is killed at drain-timeout, lingering or not"
             self.wrong("reload.linger", f"{v['reload.linger']:g} s", f"at most reload.drain-timeout, {drain:g} s", hint)
+
+    def unprivileged(self) -> None:
+        """What a user's own systemd cannot do."""
+        accounts: dict[str, str] = {key: show(self.values[key]) for key in ("user", "group") if key in self.values}
+        if any(a.user or a.group for a in self.values.get("listen", ())):
+            accounts["listen"] = "an owner for the socket"
+        for key, found in accounts.items():
+            hint = "only the system's systemd changes accounts: leave it out, or put the file into /etc/clusterd"
+            self.wrong(key, found, "your own account, which needs no key", hint)
+        lowest = first_unprivileged()
+        for address in self.values.get("listen", ()):
+            if address.kind == "tcp" and address.port < lowest:
+                hint = "lower ones are the system's: put a proxy there, or the file into /etc/clusterd"
+                self.wrong("listen", f"port {address.port}", f"a port from {lowest} up", hint)
 
     def build(self, name: str, file: str | None) -> Settings:
         v = self.values

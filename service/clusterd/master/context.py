@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clusterd.config.places import SYSTEM, Place
 from clusterd.core.events import Event
 from clusterd.master.keeping import Keeping
 from clusterd.master.leaving import Leaving
@@ -33,6 +34,7 @@ class Context:
     slots: Slots
     library: Path
     """Where this version's worker side was copied to."""
+    place: Place = SYSTEM
     leaving: Leaving = field(default_factory=Leaving)
     events: deque[Event] = field(default_factory=deque)
     """What the parts have seen and the core has not been told yet."""

@@ -17,8 +17,8 @@ import clusterd
 from clusterd import keeper
 from clusterd.config.difference import from_json, to_json
 from clusterd.config.environment import EnvironmentFileError, read_environment
-from clusterd.config.load import DIRECTORY
 from clusterd.config.names import NAME, is_name
+from clusterd.config.places import SYSTEM, Place, of_user
 from clusterd.config.settings import Settings
 from clusterd.master.context import Context, Key
 from clusterd.master.keeping import Keeping
@@ -37,22 +37,28 @@ CRASHED = 70
 """EX_SOFTWARE: a bug of ours; the keeper starts another master, and the unit counts it as success."""
 UNCONFIGURED = 78
 """EX_CONFIG: there is no socket, and no try of ours brings one. The unit does not start it again."""
+FOREGROUND, USER = "--foreground", "--user"
+"""Of `clusterd run`; of a user's own systemd."""
 RUN = "run.json"
 """In the runtime directory of `clusterd run`: the settings, for there may be no file."""
 
 
-def start(name: str) -> int:
-    """`clusterd master NAME`, as the unit starts it: become the keeper of NAME's slots. Returns the exit status."""
+def start(name: str, *, user: bool = False) -> int:
+    """`clusterd [--user] master NAME`, as the unit starts it: become the keeper of NAME's slots.
+
+    Returns the exit status.
+    """
     if not is_name(name):
         print(f"clusterd: '{name}' is no name of an application: expected {NAME}", file=sys.stderr)
         return 2
-    runtime = Path(os.environ.get("RUNTIME_DIRECTORY", f"/run/clusterd/{name}").partition(":")[0])
+    place = of_user(os.environ, os.getuid()) if user else SYSTEM
+    runtime = Path(os.environ.get("RUNTIME_DIRECTORY", f"{place.runtime}/{name}").partition(":")[0])
     given = listeners.given()
     failed = [fd for fd, known in given.items() if known == START_FAILED]
     try:
         slots = listeners.from_fds({fd: known for fd, known in given.items() if fd not in failed})
     except listeners.ListenError as e:
-        reason = _without_sockets(name, e)
+        reason = _without_sockets(name, e, place)
         Notifier().status(reason)
         print(f"clusterd: {name}: {reason}", file=sys.stderr)
         return UNCONFIGURED
@@ -63,18 +69,24 @@ def start(name: str) -> int:
         notifier.store(slot, fd)
     if failed:
         store[START_FAILED] = failed[-1]
-    return keeper.keep(program("master", "--process", name, str(runtime)), store, foreground=False, app=name)
+    kind = [USER] if place.user else []
+    launch = program("master", "--process", name, str(runtime), *kind)
+    return keeper.keep(launch, store, foreground=False, app=name)
 
 
-def _without_sockets(name: str, error: listeners.ListenError) -> str:
+def _without_sockets(name: str, error: listeners.ListenError, place: Place) -> str:
     """Why systemd has passed no sockets, and what to do: mostly it is the file, of which none could be made."""
     from clusterd.config.load import Invalid, load_among
 
     try:
-        load_among(f"{DIRECTORY}/{name}.toml")
+        settings = load_among(place.file(name), place=place)
     except Invalid as e:
-        return f"{'; '.join(str(p) for p in e.problems)}: repair the file, then run 'clusterd start {name}'"
-    return f"{error} (NAME is '{name}'; 'systemctl status cluster@{name}.socket' may say why there are none)"
+        problems = "; ".join(str(p) for p in e.problems)
+        return f"{problems}: repair the file, then run '{place.tool('clusterd')} start {name}'"
+    if text := listeners.taken(settings.listen):
+        return f"systemd could not open the sockets: {text}"
+    status = f"{place.tool('systemctl')} status cluster@{name}.socket"
+    return f"{error} (NAME is '{name}'; '{status}' may say why there are none)"
 
 
 def run(settings: Settings, runtime: Path | None = None) -> int:
@@ -90,7 +102,7 @@ def run(settings: Settings, runtime: Path | None = None) -> int:
     try:
         with open(own / RUN, "w", encoding="utf-8", opener=_private) as f:
             json.dump({"settings": to_json(settings), "environment": environment}, f)
-        launch = program("master", "--process", settings.name, str(own), "--foreground")
+        launch = program("master", "--process", settings.name, str(own), FOREGROUND)
         return keeper.keep(launch, slots.store(), foreground=True, app=settings.name)
     finally:
         slots.remove_paths()
@@ -99,7 +111,10 @@ def run(settings: Settings, runtime: Path | None = None) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`clusterd master --process NAME RUNTIME [--foreground]`: one master, started by a keeper. Returns its status."""
+    """`clusterd master --process NAME RUNTIME [--foreground | --user]`: one master, started by a keeper.
+
+    Returns its status.
+    """
     try:
         return _main(arguments)
     except Exception:
@@ -109,7 +124,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _main(arguments: Sequence[str]) -> int:
-    foreground = list(arguments[3:]) == ["--foreground"]
+    foreground, user = (flag in arguments[3:] for flag in (FOREGROUND, USER))
+    place = of_user(os.environ, os.getuid()) if user else SYSTEM
     if len(arguments) < 3 or arguments[0] != "--process" or keeper.CHANNEL not in os.environ:
         print("clusterd: 'clusterd master NAME' is what the unit cluster@NAME runs", file=sys.stderr)
         return 2
@@ -133,11 +149,12 @@ def _main(arguments: Sequence[str]) -> int:
         poll=poll,
         slots=listeners.from_store(keeping.fds),
         library=_copy_library(runtime),
+        place=place,
     )
     if foreground:
         source, environment = _given(runtime)
     else:
-        source, environment = Source(f"{DIRECTORY}/{name}.toml"), application_environment(os.environ)
+        source, environment = Source(place.file(name), place=place), application_environment(os.environ)
     master = Master(context, source, environment, signals, program("master", *arguments))
     return drive(master.loop(), context.poll)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from clusterd.config.difference import from_json, to_json
 from clusterd.config.load import load_among
+from clusterd.config.places import SYSTEM, Place
 from clusterd.config.settings import Settings
 from clusterd.core.model import Policy
 
@@ -109,14 +110,15 @@ class Release:
 class Source:
     """Where settings come from: the file as it is when asked, or for `clusterd run APP` what was given once."""
 
-    def __init__(self, file: str | None, given: Settings | None = None) -> None:
+    def __init__(self, file: str | None, given: Settings | None = None, place: Place = SYSTEM) -> None:
         self.file = file
+        self.place = place
         self.given = given
 
     def load(self) -> Settings:
         """Raises Invalid."""
         if self.file is not None:
-            return load_among(self.file)
+            return load_among(self.file, place=self.place)
         assert self.given is not None, "without a file there are settings from the start"
         return self.given
 

@@ -125,9 +125,10 @@ class Requests:
             )
             return
         running = self.ledger.running
-        fixed = needing(difference(running, settings)) if running is not None else []
+        fixed = needing(difference(running, settings, self.context.place)) if running is not None else []
         if fixed:
-            text = ", ".join(c.text for c in fixed) + f": not changed by a reload; run '{how(settings.name, fixed)}'"
+            command = how(settings.name, fixed, self.context.place)
+            text = ", ".join(c.text for c in fixed) + f": not changed by a reload; run '{command}'"
             keys = [{"key": c.key, "applies": c.applies, "text": c.text} for c in fixed]
             self._refuse(call, "RestartNeeded", text, keys=keys)
             return
@@ -177,8 +178,9 @@ class Requests:
         except Invalid as e:
             call.error("Invalid", problems=[asdict(p) for p in e.problems])
             return
-        changes = difference(running, settings) if running is not None else []
-        call.reply(changes=[{**asdict(c), "text": c.text} for c in changes], how=how(settings.name, changes))
+        changes = difference(running, settings, self.context.place) if running is not None else []
+        command = how(settings.name, changes, self.context.place)
+        call.reply(changes=[{**asdict(c), "text": c.text} for c in changes], how=command)
 
     # answers
 

@@ -17,7 +17,7 @@ def objection(context: Context, settings: Settings, cluster: Cluster) -> str | N
     """
     strangers = context.slots.strangers()
     if next(cluster.accepting(), None) is None:
-        missing = context.slots.missing(context.name, settings.listen)
+        missing = context.slots.missing(context.name, settings.listen, context.place.tool("clusterd"))
         return missing or ("; ".join(strangers) + ": stop it, or listen elsewhere" if strangers else None)
     tell_strangers(context, strangers)
     return None
@@ -33,4 +33,4 @@ def shortage(context: Context, ledger: Ledger) -> str:
     settings = ledger.running
     if settings is None:
         return ""
-    return context.slots.shortage(context.name, settings.listen, settings.slots) or ""
+    return context.slots.shortage(context.name, settings.listen, settings.slots, context.place.tool("clusterd")) or ""

@@ -99,25 +99,28 @@ class Slots:
             for other in procnet.foreign_listeners(group.host, group.port, own)
         ]
 
-    def missing(self, name: str, listen: Sequence[Listen]) -> str | None:
-        """Addresses of application `name` that no socket is for, and the command that brings them; None: none."""
+    def missing(self, name: str, listen: Sequence[Listen], clusterd: str = "clusterd") -> str | None:
+        """Addresses of application `name` that no socket is for, and the command that brings them; None: none.
+
+        `clusterd` is what a person types to reach the application.
+        """
         lacking = [_text(a) for a in listen if not any(_same(group, a) for group in self.groups)]
         if not lacking:
             return None
-        return f"systemd passed no socket for {', '.join(lacking)}: {_again(name)}"
+        return f"systemd passed no socket for {', '.join(lacking)}: {_again(name, clusterd)}"
 
-    def shortage(self, name: str, listen: Sequence[Listen], slots: int) -> str | None:
+    def shortage(self, name: str, listen: Sequence[Listen], slots: int, clusterd: str = "clusterd") -> str | None:
         """Where the sockets are not what the file of application `name` says, though it can be served; None: nowhere.
 
         `listen` and `slots` are the file's. Too few slots cost balance, and an address too many is open to clients.
         """
         beyond = [group.text for group in self.groups if not any(_same(group, a) for a in listen)]
         if beyond:
-            return f"still listening on {', '.join(beyond)}, which the file has no more: {_again(name)}"
+            return f"still listening on {', '.join(beyond)}, which the file has no more: {_again(name, clusterd)}"
         short = next((g for g in self.groups if len(g.fds) < slots and grouped(g.fds[0])), None)
         if short is None:
             return None
-        return f"systemd passed only {len(short.fds)} of the {slots} slots of {short.text}: {_again(name)}"
+        return f"systemd passed only {len(short.fds)} of the {slots} slots of {short.text}: {_again(name, clusterd)}"
 
     def remove_paths(self) -> None:
         """Remove the files of UNIX sockets; for whoever opened them with `open_for_run`, at the end."""
@@ -125,6 +128,15 @@ class Slots:
             if group.path:
                 with contextlib.suppress(OSError):
                     os.unlink(group.path)
+
+
+def taken(listen: Sequence[Listen]) -> str | None:
+    """Which address of `listen` somebody listens on already, and who; None: none that can be seen."""
+    listening = procnet.listeners()
+    for address in listen:
+        if others := [o for o in listening if address.kind == "tcp" and o.port == address.port]:
+            return _in_use(_text(address), others)
+    return None
 
 
 def given(*, unset_environment: bool = True) -> dict[int, str]:
@@ -304,8 +316,8 @@ def _text(address: Listen) -> str:
     return Group(address.kind, address.host, address.port, address.path, ()).text
 
 
-def _again(name: str) -> str:
-    return f"run 'clusterd stop {name}' and 'clusterd start {name}'"
+def _again(name: str, clusterd: str) -> str:
+    return f"run '{clusterd} stop {name}' and '{clusterd} start {name}'"
 
 
 def _slots(fds: Sequence[Sequence[int]]) -> Slots:

@@ -24,10 +24,10 @@ class Instance:
         return self
 
     def __exit__(self, *_: object) -> None:
-        run = self.machine.systemctl
+        run = self.systemctl
         run("stop", self.socket, self.service, check=False)
         run("disable", "--quiet", self.service, self.socket, check=False)
-        left = self.machine.processes(self.service)
+        left = self.processes()
         self.machine.run(["rm", "-rf", "--", self.file, self.directory, f"/etc/systemd/system/{self.service}.d"])
         run("daemon-reload")
         run("reset-failed", self.service, self.socket, check=False)
@@ -40,23 +40,26 @@ class Instance:
             text = text.replace(word, value)
         self.machine.write(self.file, text)
         if reload:
-            self.machine.systemctl("daemon-reload")
+            self.systemctl("daemon-reload")
 
     def write(self, file: str, text: str) -> None:
         """Write a file of the application."""
         self.machine.write(f"{self.directory}/{file}", text)
 
     def start(self, *, check: bool = True) -> Done:
-        return self.machine.systemctl("start", self.service, check=check, timeout=90)
+        return self.systemctl("start", self.service, check=check, timeout=90)
 
     def reload(self, *, check: bool = True) -> Done:
-        return self.machine.systemctl("reload", self.service, check=check, timeout=90)
+        return self.systemctl("reload", self.service, check=check, timeout=90)
 
     def stop(self, *, check: bool = True) -> Done:
-        return self.machine.systemctl("stop", self.service, self.socket, check=check, timeout=90)
+        return self.systemctl("stop", self.service, self.socket, check=check, timeout=90)
+
+    def systemctl(self, *arguments: str, check: bool = True, timeout: float = 60.0) -> Done:
+        return self.machine.systemctl(*arguments, check=check, timeout=timeout)
 
     def show(self, property: str) -> str:
-        return self.machine.show(self.service, property)
+        return self.systemctl("show", "-P", property, self.service).stdout.rstrip("\n")
 
     def clusterd(self, *arguments: str, check: bool = True) -> Done:
         """`clusterd ARGUMENTS NAME`."""
@@ -76,6 +79,10 @@ class Instance:
         argv = ["curl", "-s", "-m", f"{timeout}", "-w", "\n%{http_code}", f"http://127.0.0.1:{self.port}{path}"]
         body, _, status = self.machine.run(argv, check=False, timeout=timeout + 5).stdout.rpartition("\n")
         return int(status or 0), body
+
+    def processes(self) -> list[int]:
+        """The pids, as the machine numbers them, of everything the service has running."""
+        return self.machine.processes(self.service)
 
     def inodes(self) -> list[int]:
         """The inodes of the listening sockets on its port: the same list means the same accept queues."""

@@ -1,0 +1,45 @@
+"""Where the applications of a systemd are: the system's, or those of one user's manager (`systemctl --user`).
+
+Imported by the generator: see names.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Place(NamedTuple):
+    """`configuration` has a NAME.toml an application, `runtime` a directory NAME for each that runs."""
+
+    configuration: str = "/etc/clusterd"
+    runtime: str = "/run/clusterd"
+    user: bool = False
+    home: str = ""
+    """With `user`: below it an application is looked for unless its file says where."""
+
+    def file(self, name: str) -> str:
+        return f"{self.configuration}/{name}.toml"
+
+    def tool(self, program: str) -> str:
+        """`program`, one of systemctl, journalctl and clusterd, as a person types it for an application of here."""
+        return f"{program} --user" if self.user else program
+
+
+SYSTEM = Place()
+
+
+def of_user(environment: Mapping[str, str], uid: int) -> Place:
+    """Those of the user whose `environment` that is.
+
+    By the XDG base directory specification, a relative path counting as none. /run/user/UID is where pam_systemd makes
+    XDG_RUNTIME_DIR; sudo, su and cron leave it unset.
+    """
+    home = _absolute(environment.get("HOME")) or "/"
+    configuration = _absolute(environment.get("XDG_CONFIG_HOME")) or f"{home.rstrip('/')}/.config"
+    runtime = _absolute(environment.get("XDG_RUNTIME_DIR")) or f"/run/user/{uid}"
+    return Place(f"{configuration}/clusterd", f"{runtime}/clusterd", True, home)
+
+
+def _absolute(path: str | None) -> str:
+    return path.rstrip("/") or "/" if path and path.startswith("/") else ""
