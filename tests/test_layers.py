@@ -16,7 +16,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "core": frozenset(),
     "balance": frozenset(),
     "worker": frozenset(),
-    "config": frozenset(),
+    "config": frozenset({"worker.abilities"}),
     "shell": frozenset({"worker.wire", "balance"}),
     "generator": frozenset({"config"}),
     "keeper": frozenset({"worker.wire", "shell"}),

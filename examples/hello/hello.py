@@ -1,10 +1,10 @@
 """An ASGI application without a framework, to see a cluster at work.
 
-    /                    who answered
-    /pid                 the worker's process
-    /sleep?seconds=1     an answer that takes its time: it survives a reload
-    /healthz             what the health check asks
-    /ws                  a WebSocket that echoes, and is closed with 1012 when its worker is replaced
+/                    who answered
+/pid                 the worker's process
+/sleep?seconds=1     an answer that takes its time: it survives a reload
+/healthz             what the health check asks
+/ws                  a WebSocket that echoes, and is closed with 1012 when its worker is replaced
 """
 
 from __future__ import annotations

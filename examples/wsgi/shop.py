@@ -1,9 +1,9 @@
 """A WSGI application without a framework, to see a cluster at work.
 
-    /                    who answered
-    /pid                 the worker's process
-    /sleep?seconds=1     an answer that takes its time: it survives a reload
-    /healthz             what the health check asks
+/                    who answered
+/pid                 the worker's process
+/sleep?seconds=1     an answer that takes its time: it survives a reload
+/healthz             what the health check asks
 """
 
 from __future__ import annotations

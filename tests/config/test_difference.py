@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clusterd.config.addresses import Address, parse
 from clusterd.config.difference import difference, from_json, how, needing, to_json
-from clusterd.config.settings import Health, Http, Log, Reload, Restart, Settings, Stop
+from clusterd.config.settings import Health, Http, Log, Reload, Restart, Settings, Stop, Tls
 
 BASE = Settings(name="hello", app="hello:app", directory="/srv/hello", listen=(parse("8000"),), workers=4)
 
@@ -33,7 +33,8 @@ settings = st.builds(
     ready=st.just("notify") | times,
     listen=st.lists(addresses, max_size=3).map(tuple),
     env=st.dictionaries(texts, texts, max_size=3),
-    http=st.builds(Http, times, texts, texts, st.none() | st.integers(1, 9)),
+    http=st.builds(Http, times, st.lists(texts, max_size=3).map(tuple), texts, st.none() | st.integers(1, 9)),
+    tls=st.builds(Tls, st.none() | texts, st.none() | texts),
     reload=st.builds(Reload, st.none() | st.integers(1, 9), times, times, times, times, times, st.just("force")),
     stop=st.builds(Stop, times),
     restart=st.builds(Restart, times, times),
@@ -51,7 +52,7 @@ def test_round_trip(made: Settings) -> None:
 def test_other_releases() -> None:
     """The Settings an older or a newer master wrote are read: what is missing has its default, the rest is left out."""
     made: dict[str, Any] = to_json(BASE)
-    made |= {"new": 1, "tls": {"cert": "x"}}
+    made |= {"new": 1, "table": {"cert": "x"}}
     made["http"]["new"] = 1
     made["listen"][0]["new"] = 1
     del made["restart"], made["balance"], made["reload"]["soak"]
@@ -72,6 +73,8 @@ def test_difference(old: Settings, new: Settings) -> None:
         ({"workers": 8}, "workers: 4 -> 8", "reload"),
         ({"reload": Reload(soak=0.5)}, "reload.soak: 2s -> 500ms", "reload"),
         ({"reload": Reload(surge=1)}, "reload.surge: none -> 1", "reload"),
+        ({"http": Http(max_body_size=3 << 20)}, "http.max-body-size: none -> 3M", "reload"),
+        ({"tls": Tls(minimum_version="1.3")}, "tls.minimum-version: 1.2 -> 1.3", "reload"),
         ({"health": Health("/x")}, "health.path: none -> /x", "reload"),
         ({"log": Log(access=True)}, "log.access: false -> true", "reload"),
         ({"directory": "/srv/x"}, "directory: /srv/hello -> /srv/x", "reload"),

@@ -11,7 +11,7 @@ import pytest
 from clusterd.config.addresses import parse
 from clusterd.config.cores import cores, default_slots
 from clusterd.config.load import Invalid, from_run, load, load_all, load_among, surroundings
-from clusterd.config.settings import Http, Reload, Settings, unable
+from clusterd.config.settings import Http, Reload, Settings
 
 GOOD = 'app = "hello:app"\nlisten = "127.0.0.1:8000"\n'
 
@@ -88,7 +88,7 @@ def test_everything(tmp_path: Path) -> None:
     assert (settings.app, settings.engine, settings.directory) == ("pkg.mod:make.app()", "uvicorn", "/srv/app/x")
     assert (settings.user, settings.group, settings.slots, settings.workers) == ("www-data", "33", 4, 8)
     assert [a.text() for a in settings.listen] == ["[::]:8000", "/run/x.sock"]
-    assert settings.http == Http(75.0, "10.0.0.1,10.0.0.2", "/api", 100)
+    assert settings.http == Http(75.0, ("10.0.0.1", "10.0.0.2"), "/api", 100)
     # linger follows keep-alive, and stops where the worker is killed
     assert settings.reload == Reload(2, 0.5, 0.0, 120.0, 60.0, 60.0, "never")
     assert (settings.stop.drain_timeout, settings.restart.delay, settings.restart.max_delay) == (10.0, 1.0, 60.0)
@@ -141,11 +141,6 @@ TABLE = [
     ),
     ("[frobnicate]\nx = 1", "frobnicate: found an unknown key, expected a key of cluster.toml(5)"),
     ("reload = 5", "reload: found 5, expected a table: [reload]"),
-    (
-        "[tls]\ncert = 'x'",
-        "tls: found a key of a later release, expected none; hint: clusterd serves plain HTTP in this release: put a "
-        "proxy such as nginx or caddy in front",
-    ),
     (
         "[recycle]\nmax-requests = 5",
         "recycle: found a key of a later release, expected none; hint: workers are not recycled in this release",
@@ -244,9 +239,46 @@ TABLE = [
         "command serves HTTP itself: configure it there",
     ),
     (
-        'app = "a:b"\nengine = "waitress"\n[http]\nforwarded-allow-ips = "1.2.3.4,::1"',
-        'http.forwarded-allow-ips: found "1.2.3.4,::1", which waitress cannot do, expected what waitress can; hint: '
-        'engine = "uvicorn" can',
+        'app = "a:b"\nengine = "waitress"\n[log]\naccess = true',
+        "log.access: found true, which waitress cannot do: it writes no access log, expected what waitress can; hint: "
+        "let the application log requests (paste.translogger, for one), or the proxy in front",
+    ),
+    (
+        'app = "a:b"\nengine = "uvicorn"\n[http]\nthreads = 8',
+        "http.threads: found 8, which uvicorn cannot do: an ASGI application has no request threads, it makes its own, "
+        "expected what uvicorn can; hint: leave it out; a framework's pool for blocking functions is set in the "
+        "application",
+    ),
+    (
+        'app = "a:b"\nengine = "uvicorn"\n[http]\nmax-header-size = "64K"',
+        'http.max-header-size: found "64K", which uvicorn cannot do: its fast parser, httptools, has no limit to set, '
+        'expected what uvicorn can; hint: parser = "h11", which has one',
+    ),
+    (
+        '[http]\nmax-header-size = 65536',
+        'http.max-header-size: found 65536, expected a size from 1K to 16M; hint: a size stands in quotes: "65536", or '
+        "with K, M or G for a unit",
+    ),
+    ('[http]\nmax-header-size = "1G"', 'http.max-header-size: found "1G", expected a size from 1K to 16M'),
+    (
+        '[http]\nforwarded-allow-ips = ["10.0.0.1/8"]',
+        'http.forwarded-allow-ips[0]: found "10.0.0.1/8", expected an IP address, a network, "unix" or "*"; hint: the '
+        'network it is in is "10.0.0.0/8"',
+    ),
+    (
+        '[http]\nforwarded-allow-ips = "proxy.example"',
+        'http.forwarded-allow-ips: found "proxy.example", expected an IP address, a network, "unix" or "*"; hint: '
+        "names are not looked up: give the address",
+    ),
+    (
+        '[http]\nforwarded-allow-ips = ["/run/nginx.sock"]',
+        'http.forwarded-allow-ips[0]: found "/run/nginx.sock", expected an IP address, a network, "unix" or "*"; hint: '
+        'whoever may connect to a UNIX socket is "unix"',
+    ),
+    (
+        '[http]\nforwarded-allow-ips = ["*", "::1"]',
+        'http.forwarded-allow-ips: found ["*", "::1"], expected a list of strings, each an IP address, a network, '
+        '"unix" or "*"; hint: "*" is everybody already: leave the others out',
     ),
     (
         'listen = ["1", "2", "3", "4", "5"]\nslots = 256',
@@ -379,11 +411,3 @@ def test_surroundings(tmp_path: Path) -> None:
         f"x: environment-file: found '{env}': line 1: no '=' in it: expected NAME=value, expected a readable file",
     ]
     assert [p.key for p in surroundings(from_run(command=["/gone"], directory=str(tmp_path)))] == ["command"]
-
-
-def test_unable() -> None:
-    """With engine = "auto" the keys are checked once the engine is known; one left at its default asks for nothing."""
-    assert unable(Http(), "waitress") == []
-    assert unable(Http(forwarded_allow_ips="*"), "waitress") == []
-    assert unable(Http(forwarded_allow_ips="::1,10.0.0.1"), "waitress") == ["forwarded-allow-ips"]
-    assert unable(Http(forwarded_allow_ips="::1,10.0.0.1", root_path="/x", max_connections=1), "uvicorn") == []

@@ -12,8 +12,9 @@ import pytest
 
 from clusterd.config.difference import _get
 from clusterd.config.load import from_run
-from clusterd.config.manual import manual
+from clusterd.config.manual import engines_table, manual
 from clusterd.config.settings import ENGINES, LATER, TABLE, TYPES, Http, Settings, key_of
+from clusterd.worker import abilities, boot
 from tests.lacking import lacking
 
 
@@ -46,10 +47,30 @@ def test_later_keys_are_not_built() -> None:
     assert not LATER.keys() & (TABLE.keys() | TYPES.keys())
 
 
-def test_engines_know_http() -> None:
-    """The engines' table speaks of keys that there are, and each key has an engine that can do it."""
-    keys = {key_of(f) for f in fields(Http)}
-    assert set().union(*ENGINES.values()) == keys
+def test_every_engine_is_asked_about_every_key() -> None:
+    """The table of abilities speaks of all of [http], and of keys and engines that there are."""
+    keys = {f"http.{key_of(f)}" for f in fields(Http)} | {"log.access", "tls"}
+    assert set(abilities.LIMITS) == keys
+    for key, engines in abilities.LIMITS.items():
+        assert engines.keys() <= {*ENGINES, "granian"}, key
+
+
+def test_each_key_has_an_engine() -> None:
+    """No key is there that no engine can do."""
+    for key in abilities.LIMITS:
+        assert any(not abilities.in_words(key, engine).startswith("no") for engine in (*ENGINES, "granian")), key
+
+
+def test_defaults_are_the_workers() -> None:
+    """The worker's side has the same keys and defaults: what differs from them is what is asked of the engine."""
+    ours = {f.name: f.default for f in fields(Http)}
+    assert ours == {f.name: f.default for f in fields(boot.Http)}
+
+
+def test_page_of_engines_is_the_table() -> None:
+    """docs/engines.md shows the table as it is."""
+    page = (Path(__file__).parents[2] / "docs" / "engines.md").read_text()
+    assert page.split("engines -->")[1].strip() == engines_table().strip()
 
 
 def test_manual_has_every_key() -> None:

@@ -225,7 +225,7 @@ def boot_message(directory: Path, **changes: Any) -> Message:
     message: Message = {
         "op": "boot", "generation": 3, "kind": "app", "app": "hello:app", "command": [], "directory": str(directory),
         "engine": "auto", "preload": "auto", "cgroup": None, "name": "hello",
-        "http": {"keep-alive": 5.0, "forwarded-allow-ips": "127.0.0.1", "root-path": "", "max-connections": None},
+        "http": {"keep-alive": 5.0, "forwarded-allow-ips": ["127.0.0.1"], "root-path": "", "max-connections": None},
         "health": {"path": None}, "log": {"access": False, "level": "info"}, "oom-score-adj": 100, "ready": "notify",
     }  # fmt: skip
     message.update(changes)

@@ -6,11 +6,12 @@ Values of variables are never in it: it is printed by `clusterd check` and stand
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from clusterd.config.addresses import Address
 from clusterd.config.homes import at_home
+from clusterd.config.kinds import size_text
 from clusterd.config.places import SYSTEM, Place
 from clusterd.config.settings import TABLE, TYPES, Applies, Settings
 from clusterd.config.values import duration_text
@@ -20,6 +21,9 @@ _HOW: Mapping[Applies, str] = {
     "restart": "{systemctl} daemon-reload && {systemctl} restart cluster@{name}",
     "socket restart": "{clusterd} stop {name} && {clusterd} start {name}",
 }
+
+
+_SIZES = ("http.max-header-size", "http.max-body-size", "http.ws-max-size")
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ def difference(old: Settings, new: Settings, place: Place = SYSTEM) -> list[Chan
             moved = not place.user and at_home(_paths(old)) != at_home(_paths(new))
             if key in ("directory", "python", "command") and moved:
                 applies = "restart"  # ProtectHome= of the unit changes with it
-            changes.append(Change(key, _text(before), _text(after), applies))
+            text = _size if key in _SIZES else _text
+            changes.append(Change(key, text(before), text(after), applies))
     return changes
 
 
@@ -80,6 +85,8 @@ def from_json(made: Mapping[str, Any]) -> Settings:
     for table, cls in TYPES.items():
         names = {f.name for f in fields(cls)}
         values[table] = cls(**{k: v for k, v in made.get(table, {}).items() if k in names})
+    http = values["http"]
+    values["http"] = replace(http, forwarded_allow_ips=tuple(http.forwarded_allow_ips))
     values["listen"] = tuple(
         Address(**{k: v for k, v in each.items() if k in Address._fields}) for each in made.get("listen", ())
     )
@@ -108,6 +115,10 @@ def _variables(old: Mapping[str, str], new: Mapping[str, str]) -> list[Change]:
 
 def _after(name: str, old: Mapping[str, str], new: Mapping[str, str]) -> str:
     return "absent" if name not in new else "changed" if name in old else "set"
+
+
+def _size(value: Any) -> str:
+    return "none" if value is None else size_text(value)
 
 
 def _text(value: Any) -> str:

@@ -15,6 +15,7 @@ from clusterd.config.values import duration, duration_text
 MAX_LISTEN = 16
 MAX_ARGUMENTS = 256
 MAX_ENVIRONMENT = 1000
+MAX_TRUSTED = 256
 MAX_TEXT = 4096
 MAX_VARIABLE = 128 << 10
 """Bytes of one variable: MAX_ARG_STRLEN of Linux, beyond which execve() fails."""
@@ -101,6 +102,79 @@ def seconds(low: float, high: float) -> Kind:
         return found
 
     return Kind(f"a time from {duration_text(low)} to {duration_text(high)}", parse)
+
+
+def size(low: int, high: int) -> Kind:
+    """A number of bytes, as "64K"."""
+
+    def parse(value: Any) -> int:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            raise Wrong(f'a size stands in quotes: "{value}", or with K, M or G for a unit')
+        match = re.fullmatch("([0-9]{1,15})([KMGT]?)", value) if isinstance(value, str) else None
+        if not match:
+            raise Wrong('write a number and its unit, such as "64K" or "16M"')
+        found = int(match[1]) << 10 * " KMGT".index(match[2] or " ")
+        if not low <= found <= high:
+            raise Wrong
+        return found
+
+    return Kind(f"a size from {size_text(low)} to {size_text(high)}", parse)
+
+
+def size_text(size: int) -> str:
+    """`size` as the file has it: 65536 is "64K"."""
+    for unit in " KMGT":
+        if size % 1024 or not size or unit == "T":
+            return f"{size}{unit.strip()}"
+        size >>= 10
+    return str(size)
+
+
+def _trusted(value: Any) -> tuple[str, ...]:
+    values = [each.strip() for each in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(values, list) or len(values) > MAX_TRUSTED:
+        raise Wrong(f"at most {MAX_TRUSTED} of them" if isinstance(values, list) else "")
+    found: list[str] = []
+    for index, each in enumerate(values):
+        try:
+            found.append(_peer(each))
+        except ValueError as e:
+            key = f"[{index}]" if isinstance(value, list) else ""
+            raise Wrong(str(e), key=key, found=show(each), expected=TRUSTED_EACH) from None
+    if "*" in found and len(found) > 1:
+        raise Wrong('"*" is everybody already: leave the others out')
+    return tuple(found)
+
+
+def _peer(value: Any) -> str:
+    """Raises ValueError, which says what to do."""
+    import ipaddress  # only here: most files need it not, and it is slow
+
+    if value in ("*", "unix"):
+        return str(value)
+    if not isinstance(value, str):
+        raise ValueError("each is a string")
+    try:
+        return str(ipaddress.ip_network(value) if "/" in value else ipaddress.ip_address(value))
+    except ValueError as e:
+        if "has host bits set" in str(e):
+            raise ValueError(f'the network it is in is "{ipaddress.ip_network(value, strict=False)}"') from None
+        if value.startswith("/"):
+            raise ValueError('whoever may connect to a UNIX socket is "unix"') from None
+        raise ValueError("names are not looked up: give the address") from None
+
+
+def _pem(value: Any) -> str:
+    text = _text(value)
+    if "/" in text:
+        path = _path(text)
+        # systemd, which reads it as root, takes it for the words of a directive
+        if re.search(r"[:\s\\\"']", path):
+            raise Wrong("no spaces, colons, quotes and backslashes in it: a symbolic link may help")
+        return path
+    if not re.fullmatch("[A-Za-z0-9_.-]{1,255}", text) or text in (".", ".."):
+        raise Wrong("a credential's name has letters, digits, '_', '-' and '.'")
+    return text
 
 
 def _path(value: Any) -> str:
@@ -270,7 +344,9 @@ def show(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-TEXT = Kind("a string", _text)
+TRUSTED_EACH = 'an IP address, a network, "unix" or "*"'
+TRUSTED = Kind(f"a list of strings, each {TRUSTED_EACH}", _trusted)
+PEM = Kind("an absolute path, or the name of a credential", _pem)
 PATH = Kind("an absolute path", _path)
 ENVIRONMENT_FILE = Kind("an absolute path", _environment_file)
 APP = Kind('"MODULE:OBJECT" or "MODULE:FACTORY()"', _app)

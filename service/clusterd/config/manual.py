@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 import textwrap
 
 from clusterd import __version__
 from clusterd.config.names import NAME
 from clusterd.config.settings import ENGINES, LATER, TABLE, Setting
+from clusterd.worker import abilities
 
 _ONLY = {"app": "Only with app.", "command": "Only with command.", "both": ""}
 _APPLIES = {
@@ -134,12 +136,21 @@ def _entry(key: str, row: Setting) -> str:
 def _engines() -> str:
     lines = [
         ".SH ENGINES",
-        'A key of [http] that the engine cannot do is refused. waitress trusts one proxy, or "*".',
-        "",
+        "What each can do. A key that the engine cannot do is refused, at the latest when the application is known.",
     ]
-    for engine, keys in ENGINES.items():
-        lines += [".TP", f".B {engine}", *_fill(", ".join(sorted(keys)))]
-    return "\n".join(lines).replace("\n\n", "\n") + "\n"
+    for key in abilities.LIMITS:
+        lines += [".TP", f".B {_roff(key)}"]
+        for engine in ENGINES:
+            lines += [*_fill(f"{engine}: {abilities.in_words(key, engine)}."), ".br"]
+        lines.pop()
+    return "\n".join(lines) + "\n"
+
+
+def engines_table() -> str:
+    """The same as a table of Markdown, for docs/engines.md."""
+    rows = [["key", *ENGINES], ["---"] * (len(ENGINES) + 1)]
+    rows += [[f"`{key}`", *(abilities.in_words(key, engine) for engine in ENGINES)] for key in abilities.LIMITS]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def _later() -> str:
@@ -164,4 +175,4 @@ def _quoted(text: str) -> str:
 
 
 if __name__ == "__main__":
-    print(manual(), end="")
+    print(engines_table() if sys.argv[1:] == ["engines"] else manual(), end="")

@@ -12,7 +12,8 @@ from clusterd.config.kinds import Wrong, show, type_name
 from clusterd.config.places import SYSTEM, Place
 from clusterd.config.ports import first_unprivileged
 from clusterd.config.problem import Invalid, Problem
-from clusterd.config.settings import ENGINES, LATER, TABLE, TYPES, Settings, able, key_of
+from clusterd.config.settings import ENGINES, LATER, TABLE, TYPES, Http, Settings, key_of
+from clusterd.worker import abilities
 
 MAX_DESCRIPTORS = 1024
 """slots x TCP addresses + UNIX sockets: half of the service's FileDescriptorStoreMax=, see units/cluster@.service."""
@@ -37,6 +38,7 @@ class _Reader:
     def __init__(self, file: str) -> None:
         self.file = file
         self.values: dict[str, Any] = {}
+        self.written: dict[str, Any] = {}
         self.problems: list[Problem] = []
 
     def wrong(self, key: str, found: str, expected: str, hint: str = "") -> None:
@@ -58,6 +60,7 @@ class _Reader:
 
     def value(self, key: str, value: Any) -> None:
         kind = TABLE[key].kind
+        self.written[key] = value
         try:
             self.values[key] = kind.parse(value)
         except Wrong as e:
@@ -90,6 +93,7 @@ class _Reader:
         if "listen" not in values.keys() | bad:
             self.wrong("listen", "nothing", "an address", 'for example listen = "127.0.0.1:8000"')
         self.engine()
+        self.tls()
         self.listening()
         self.times()
 
@@ -101,14 +105,36 @@ class _Reader:
         self.wrong(key, f"a key that only '{other}' has", f"a key that '{sort}' has", hint)
 
     def engine(self) -> None:
+        """What the engine cannot do; with "auto", what none can: the rest is seen when the application is known."""
         engine = self.values.get("engine", "auto")
-        for key, value in self.values.items():
-            table, _, name = key.rpartition(".")
-            if table == "http" and engine in ENGINES and not able(engine, name, value):
-                others = " or ".join(other for other in ENGINES if able(other, name, value))
-                self.wrong(
-                    key, f"{show(value)}, which {engine} cannot do", f"what {engine} can", f'engine = "{others}" can'
-                )
+        asked = self.asked()
+        for each in abilities.objections(engine, asked):
+            shown = show(self.written[each.key]) if each.key in self.written else "[tls]"
+            self.wrong(each.key, f"{shown}, which {engine} cannot do: {each.why}", f"what {engine} can", each.instead)
+        for key in asked if engine == "auto" else ():
+            if not abilities.able(ENGINES, key, asked):
+                first = next(o for o in abilities.objections(ENGINES[0], asked) if o.key == key)
+                found = f"{show(self.written.get(key))}, which no engine can do: {first.why}"
+                self.wrong(key, found, "what an engine can", first.instead)
+
+    def asked(self) -> dict[str, Any]:
+        """What is asked of an engine beyond the defaults; worker/boot.py has the same of its message."""
+        defaults = {f"http.{key_of(f)}": f.default for f in fields(Http)}
+        found = {key: self.values[key] for key in defaults if self.values.get(key, defaults[key]) != defaults[key]}
+        if self.values.get("log.access"):
+            found["log.access"] = True
+        if "tls.certificate" in self.values:
+            found["tls"] = True
+        return found
+
+    def tls(self) -> None:
+        both = {"tls.certificate", "tls.key"}
+        here = both & self.values.keys()
+        if here:
+            self.wrong("tls", "a table of a later release", "none", "put a proxy such as nginx or haproxy in front")
+        if here and len(here | {p.key for p in self.problems} & both) == 1:
+            (missing,) = both - here
+            self.wrong(missing, "nothing", "both 'certificate' and 'key'", "they may be in one file: name it twice")
 
     def listening(self) -> None:
         listen = self.values.get("listen", ())

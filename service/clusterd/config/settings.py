@@ -54,6 +54,8 @@ def _row(
 
 @dataclass(frozen=True)
 class Http:
+    """What the engine is told. Which engine can do what is in worker/abilities.py; None: as the engine has it."""
+
     keep_alive: float = _row(
         kinds.seconds(0, 3600),
         "How long a connection may stay open with no request on it.",
@@ -61,11 +63,13 @@ class Http:
         default='"5s"',
         only="app",
     )
-    forwarded_allow_ips: str = _row(
-        kinds.TEXT,
-        'Peers whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses with commas between, or "*".',
-        "127.0.0.1",
-        default='"127.0.0.1"',
+    forwarded_allow_ips: tuple[str, ...] = _row(
+        kinds.TRUSTED,
+        "Peers whose X-Forwarded-For and X-Forwarded-Proto are believed, and so what the application takes for the "
+        'client\'s address and for https: IP addresses, networks ("10.0.0.0/8"), "unix" for whoever may connect to a '
+        'UNIX socket, or "*" for everybody. [] is nobody.',
+        ("127.0.0.1", "::1", "unix"),
+        default='["127.0.0.1", "::1", "unix"]',
         only="app",
     )
     root_path: str = _row(
@@ -81,6 +85,105 @@ class Http:
         None,
         default="no limit",
         only="app",
+    )
+    max_header_size: int | None = _row(
+        kinds.size(1 << 10, 16 << 20),
+        "Bytes that the first line and the headers of a request may have together.",
+        None,
+        default="the engine's",
+        only="app",
+    )
+    max_body_size: int | None = _row(
+        kinds.size(1, 1 << 40),
+        "Bytes that the body of a request may have.",
+        None,
+        default="the engine's",
+        only="app",
+    )
+    threads: int | None = _row(
+        kinds.number(1, 1024),
+        "Threads of one worker that run requests, so how many it works on at once.",
+        None,
+        default="the engine's",
+        only="app",
+    )
+    parser: Literal["auto", "h11", "httptools"] = _row(
+        kinds.choice("auto", "h11", "httptools"),
+        'What reads requests. "auto": httptools where it is installed, else h11.',
+        "auto",
+        default='"auto"',
+        only="app",
+    )
+    loop: Literal["auto", "asyncio", "uvloop"] = _row(
+        kinds.choice("auto", "asyncio", "uvloop"),
+        'The event loop. "auto": uvloop where it is installed.',
+        "auto",
+        default='"auto"',
+        only="app",
+    )
+    version: Literal["auto", "1", "2"] = _row(
+        kinds.choice("auto", "1", "2"),
+        'The HTTP that is spoken. "auto": all that the engine can.',
+        "auto",
+        default='"auto"',
+        only="app",
+    )
+    ws: Literal["auto", "none", "websockets", "wsproto"] = _row(
+        kinds.choice("auto", "none", "websockets", "wsproto"),
+        'What speaks WebSocket. "auto": what is installed; "none": they are refused.',
+        "auto",
+        default='"auto"',
+        only="app",
+    )
+    ws_max_size: int = _row(
+        kinds.size(1, 1 << 30),
+        "Bytes of one WebSocket message; a longer one ends the connection.",
+        16 << 20,
+        default='"16M"',
+        only="app",
+    )
+    ws_ping_interval: float = _row(
+        kinds.seconds(0, 3600),
+        'How often an open WebSocket is pinged. "0s": never.',
+        20.0,
+        default='"20s"',
+        only="app",
+    )
+    ws_ping_timeout: float = _row(
+        kinds.seconds(0, 3600),
+        'How long it may take to answer one, then it is closed. "0s": for ever.',
+        20.0,
+        default='"20s"',
+        only="app",
+    )
+    server_header: bool = _row(
+        kinds.SWITCH, "Whether answers name the engine (Server:).", True, default="true", only="app"
+    )
+    date_header: bool = _row(kinds.SWITCH, "Whether answers have a Date: header.", True, default="true", only="app")
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Both or none. Their contents are never here: see master/certificates.py."""
+
+    certificate: str | None = _row(
+        kinds.PEM,
+        "The certificate and what leads to its root, in PEM: a path, or the name of a credential of the unit "
+        "(LoadCredential=). With it the addresses speak HTTPS and nothing else. Read anew at each reload.",
+        None,
+        default="none: plain HTTP",
+        only="app",
+    )
+    key: str | None = _row(
+        kinds.PEM,
+        "The certificate's private key, likewise. It may be readable by root alone: systemd reads it at a start, and "
+        "'systemctl reload' as root at a reload.",
+        None,
+        default="none",
+        only="app",
+    )
+    minimum_version: Literal["1.2", "1.3"] = _row(
+        kinds.choice("1.2", "1.3"), "The oldest TLS that is spoken.", "1.2", default='"1.2"', only="app"
     )
 
 
@@ -270,6 +373,7 @@ class Settings:
         default="none",
     )
     http: Http = field(default_factory=Http)
+    tls: Tls = field(default_factory=Tls)
     reload: Reload = field(default_factory=Reload)
     stop: Stop = field(default_factory=Stop)
     restart: Restart = field(default_factory=Restart)
@@ -309,7 +413,6 @@ TYPES: Mapping[str, type] = {
 """The tables of the file: "http" -> Http and so on."""
 
 LATER: Mapping[str, str] = {
-    "tls": "clusterd serves plain HTTP in this release: put a proxy such as nginx or caddy in front",
     "recycle": "workers are not recycled in this release",
     "sandbox": "not in this release: use 'systemctl edit cluster@NAME.service'",
     "limits": "not in this release: use 'systemctl edit cluster@NAME.service', MemoryMax= and CPUQuota=",
@@ -320,23 +423,5 @@ LATER: Mapping[str, str] = {
 }
 """Keys of the design that are not built yet, refused in words rather than as unknown."""
 
-_HTTP = frozenset({"keep-alive", "forwarded-allow-ips", "root-path", "max-connections"})
-
-ENGINES: Mapping[str, frozenset[str]] = {"uvicorn": _HTTP, "waitress": _HTTP}
-"""What each engine can do of [http]; of waitress see also `able`."""
-
-
-def able(engine: str, key: str, value: object) -> bool:
-    """Whether `engine` can do `key` of [http] with that value."""
-    # waitress: trusted_proxy is one address, or "*"
-    several = engine == "waitress" and key == "forwarded-allow-ips" and "," in str(value)
-    return key in ENGINES[engine] and not several
-
-
-def unable(http: Http, engine: str) -> list[str]:
-    """The keys of [http] that differ from their default and that `engine` cannot do.
-
-    For engine = "auto", which is known only once the application was looked at: the master asks then.
-    """
-    values = {key_of(f): (getattr(http, f.name), f.default) for f in fields(Http)}
-    return [key for key, (value, default) in values.items() if value != default and not able(engine, key, value)]
+ENGINES: tuple[str, ...] = ("uvicorn", "waitress")
+"""Those that `engine` can name. What each can do: worker/abilities.py."""

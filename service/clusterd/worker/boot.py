@@ -2,16 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 
 @dataclass(frozen=True)
 class Http:
+    """The file's [http], with its defaults; None: as the engine has it. Times in seconds, sizes in bytes."""
+
     keep_alive: float = 5.0
-    forwarded_allow_ips: str = "127.0.0.1"
+    forwarded_allow_ips: tuple[str, ...] = ("127.0.0.1", "::1", "unix")
+    """Addresses, networks, "unix"; or "*" alone."""
     root_path: str = ""
     max_connections: int | None = None
+    max_header_size: int | None = None
+    max_body_size: int | None = None
+    threads: int | None = None
+    parser: str = "auto"
+    loop: str = "auto"
+    version: str = "auto"
+    ws: str = "auto"
+    ws_max_size: int = 16 << 20
+    ws_ping_interval: float = 20.0
+    """0: never."""
+    ws_ping_timeout: float = 20.0
+    """0: for ever."""
+    server_header: bool = True
+    date_header: bool = True
+
+    @classmethod
+    def parse(cls, message: dict[str, Any]) -> Http:
+        """Of a message that may be another release's: a missing key has its default, one too many is left out."""
+        made = {f.name: message[key] for f in fields(cls) if (key := _key(f.name)) in message}
+        if "forwarded_allow_ips" in made:
+            made["forwarded_allow_ips"] = tuple(made["forwarded_allow_ips"])
+        return cls(**made)
+
+    def asked(self) -> dict[str, Any]:
+        """What differs from the defaults, by the file's keys."""
+        values = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}
+        return {f"http.{_key(name)}": value for name, (value, default) in values.items() if value != default}
+
+
+@dataclass(frozen=True)
+class Tls:
+    """The contents of the files: PEM. Secret: kept in memory only."""
+
+    certificate: str
+    key: str = field(repr=False)
+    minimum_version: str = "1.2"
+
+
+def _key(name: str) -> str:
+    return name.replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -29,6 +72,7 @@ class Boot:
     cgroup: str | None = None
     oom_score: int | None = None
     http: Http = field(default_factory=Http)
+    tls: Tls | None = None
     health_path: str | None = None
     access_log: bool = False
     log_level: str = "info"
@@ -36,8 +80,7 @@ class Boot:
 
     @classmethod
     def parse(cls, message: dict[str, Any]) -> Boot:
-        http, log = message.get("http") or {}, message.get("log") or {}
-        plain = Http()
+        log, tls = message.get("log") or {}, message.get("tls")
         return cls(
             generation=message["generation"],
             kind=message["kind"],
@@ -49,14 +92,19 @@ class Boot:
             preload=message.get("preload") or "auto",
             cgroup=message.get("cgroup"),
             oom_score=message.get("oom-score-adj"),
-            http=Http(
-                keep_alive=http.get("keep-alive", plain.keep_alive),
-                forwarded_allow_ips=http.get("forwarded-allow-ips", plain.forwarded_allow_ips),
-                root_path=http.get("root-path") or "",
-                max_connections=http.get("max-connections"),
-            ),
+            http=Http.parse(message.get("http") or {}),
+            tls=Tls(tls["certificate"], tls["key"], tls.get("minimum-version") or "1.2") if tls else None,
             health_path=(message.get("health") or {}).get("path"),
             access_log=bool(log.get("access")),
             log_level=log.get("level") or "info",
             raw=message,
         )
+
+    def asked(self) -> dict[str, Any]:
+        """What is asked of an engine beyond the defaults, for abilities.py."""
+        found = self.http.asked()
+        if self.access_log:
+            found["log.access"] = True
+        if self.tls is not None:
+            found["tls"] = True
+        return found

@@ -33,7 +33,7 @@ def prepare(boot: Boot) -> Prepared:
     reference = loading.parse(boot.app)
     app = loading.load(reference, boot.directory)
     interface = engines.interface(app, str(reference), boot.engine)
-    engine = engines.prepare(app, interface, boot.http, boot.health_path, boot.access_log, boot.log_level)
+    engine = engines.prepare(app, interface, boot)
     return Prepared(interface, engine.name, engine)
 
 

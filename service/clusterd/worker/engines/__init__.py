@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .. import kinds
+from .. import abilities, kinds
 from ..refusal import Refusal
 
 if TYPE_CHECKING:
-    from ..boot import Http
+    from ..boot import Boot
     from ..channel import Channel
 
 INTERFACES: dict[str, kinds.Interface] = {"uvicorn": "asgi", "waitress": "wsgi"}
 """Engine -> what it serves; also the engine "auto" stands for, by interface."""
 
-_INSTALL = {"uvicorn": ("uvicorn[standard]", "python3-uvicorn"), "waitress": ("waitress", "python3-waitress")}
+_INSTALL = {
+    "uvicorn": ("uvicorn[standard]", "python3-uvicorn"),
+    "waitress": ("waitress", "python3-waitress"),
+    **{name: (name, f"python3-{name}") for name in ("h11", "httptools", "uvloop", "websockets", "wsproto")},
+}
 
 
 class Engine(Protocol):
@@ -52,15 +57,30 @@ def interface(app: Any, reference: str, engine: str) -> kinds.Interface:
     return wanted
 
 
-def prepare(app: Any, serves: str, http: Http, health_path: str | None, access_log: bool, log_level: str) -> Engine:
+def prepare(app: Any, serves: kinds.Interface, boot: Boot) -> Engine:
     """Import the engine and give it the application. Raises Refusal."""
-    if serves == "asgi":
+    name = boot.engine if boot.engine in INTERFACES else next(n for n, served in INTERFACES.items() if served == serves)
+    _refuse_unable(name, boot)
+    if name == "uvicorn":
         from . import uvicorn
 
-        return uvicorn.prepare(app, http, health_path, access_log, log_level)
+        return uvicorn.prepare(app, boot)
     from . import waitress
 
-    return waitress.prepare(app, http, health_path, log_level)
+    return waitress.prepare(app, boot)
+
+
+def _refuse_unable(name: str, boot: Boot) -> None:
+    """What the file asks of the engine and this version of it cannot do. Raises Refusal."""
+    asked = boot.asked()
+    if not asked:
+        return
+    text, version = installed_version(name)
+    wrong = abilities.objections(name, asked, version)
+    if wrong:
+        first = wrong[0]
+        others = f" (nor {', '.join(each.key for each in wrong[1:])})" if wrong[1:] else ""
+        raise Refusal(f"{first.key}: {name} {text} cannot do it{others}: {first.why}; instead: {first.instead}")
 
 
 def installed_version(package: str) -> tuple[str, tuple[int, ...]]:
@@ -84,6 +104,14 @@ def require(package: str, least: tuple[int, ...]) -> str:
         line = install_line(package, upgrade=True)
         raise Refusal(f"{package} {text} of {sys.executable} is too old, {wanted} or newer is needed: {line}")
     return text
+
+
+def require_module(name: str) -> None:
+    """Import what a key of the file names. Raises Refusal."""
+    try:
+        importlib.import_module(name)
+    except ImportError as e:
+        raise Refusal(f"{name} is not installed for {sys.executable}: {install_line(name)}") from e
 
 
 def install_line(package: str, upgrade: bool = False) -> str:

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..channel import Channel, Drain, Draining, Order, Serve
 from ..refusal import Refusal
-from . import asgi, require
+from ..trust import literals
+from . import asgi, require, require_module
 
 if TYPE_CHECKING:
-    from ..boot import Http
+    from ..boot import Boot, Http
 
 LEAST = (0, 17, 6)
 
@@ -37,27 +38,45 @@ _SHUTDOWN = 1.0
 """Seconds the application's lifespan shutdown has when the drain has used up its own time."""
 
 
-def prepare(app: Any, http: Http, health_path: str | None, access_log: bool, log_level: str) -> Uvicorn:
+def prepare(app: Any, boot: Boot) -> Uvicorn:
     """In the zygote: everything that needs no event loop, so that workers share it. Raises Refusal."""
+    http = boot.http
     version = require("uvicorn", LEAST)
+    for part in (http.parser, http.loop, http.ws):
+        if part not in ("auto", "none", "asyncio"):
+            require_module(part)
     uvicorn = importlib.import_module("uvicorn")
     server_module = importlib.import_module("uvicorn.server")
     logger = logging.getLogger("uvicorn.error")
-    if not access_log and logger.level == logging.NOTSET and log_level != "debug":
+    if not boot.access_log and logger.level == logging.NOTSET and boot.log_level != "debug":
         logger.setLevel(logging.WARNING)  # it tells of every WebSocket at level info, which is an access log
+    settings: dict[str, Any] = {}
+    if http.max_header_size is not None:
+        settings["h11_max_incomplete_event_size"] = http.max_header_size  # 0.17.6 knows it not; abilities.py
+    trusted = http.forwarded_allow_ips
     config = uvicorn.Config(
         lambda: app,
         factory=True,  # without it load() tries whether the application is one, by calling it
         log_config=None,
-        access_log=access_log,
+        access_log=boot.access_log,
         lifespan="off",
         interface="asgi3",
-        forwarded_allow_ips=http.forwarded_allow_ips,
+        http=http.parser,
+        loop=http.loop,
+        ws=http.ws,
+        ws_max_size=http.ws_max_size,
+        ws_ping_interval=http.ws_ping_interval or None,
+        ws_ping_timeout=http.ws_ping_timeout or None,
+        server_header=http.server_header,
+        date_header=http.date_header,
+        proxy_headers=bool(trusted),
+        forwarded_allow_ips="*" if "*" in trusted else ",".join(literals(trusted)),
         root_path=http.root_path,
         limit_concurrency=http.max_connections,
         timeout_keep_alive=http.keep_alive,
         backlog=_BACKLOG,
         workers=1,
+        **settings,
     )
     config.load()
     with contextlib.suppress(ImportError):
@@ -65,16 +84,19 @@ def prepare(app: Any, http: Http, health_path: str | None, access_log: bool, log
     state = server_module.ServerState()
     if not (hasattr(config, "encoded_headers") and hasattr(state, "default_headers") and hasattr(state, "connections")):
         raise Refusal(f"uvicorn {version} is not known to this version of clusterd: install an earlier one")
-    return Uvicorn(f"uvicorn {version}", config, health_path)
+    return Uvicorn(f"uvicorn {version}", config, http, boot.health_path)
 
 
 class Uvicorn:
-    def __init__(self, name: str, config: Any, health_path: str | None) -> None:
+    def __init__(self, name: str, config: Any, http: Http, health_path: str | None) -> None:
         self.name = name
         self._config = config
+        self._http = http
         self._health_path = health_path
 
     def run(self, listeners: list[socket.socket], channel: Channel) -> int:
+        if any(sock.family == socket.AF_UNIX for sock in listeners):
+            _trust_unix(self._config, self._http.forwarded_allow_ips)
         loop = self._new_loop()
         asyncio.set_event_loop(loop)
         worker = _Worker(self._config, self._health_path, listeners, channel)
@@ -270,6 +292,24 @@ class _Worker:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
+
+
+def _trust_unix(config: Any, trusted: tuple[str, ...]) -> None:
+    """Let the proxy at the other end of a UNIX socket be believed, which has no address to be named by."""
+    if "unix" not in trusted:
+        return
+    middleware = config.loaded_app
+    hosts = middleware.trusted_hosts
+    if isinstance(hosts, set):  # before 0.31
+        hosts.add(None)
+        return
+    base: Any = type(hosts)
+
+    class WithUnix(base):  # type: ignore[misc]  # of whatever version is installed
+        def __contains__(self, host: str | None) -> bool:
+            return host is None or bool(base.__contains__(self, host))
+
+    middleware.trusted_hosts = WithUnix(literals(trusted))
 
 
 def _is_accept(task: asyncio.Task[Any]) -> bool:

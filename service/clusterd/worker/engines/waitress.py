@@ -19,11 +19,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..channel import Channel, Drain, Draining, Order, Serve
-from ..refusal import Refusal
+from ..trust import Trusted, everybody
 from . import require, wsgi
 
 if TYPE_CHECKING:
-    from ..boot import Http
+    from ..boot import Boot, Http
 
 LEAST = (2, 1, 2)
 
@@ -35,39 +35,41 @@ _TICK = 0.02
 """Seconds between two looks at the connections, during a drain only."""
 
 
-def prepare(app: Any, http: Http, health_path: str | None, log_level: str) -> Waitress:
+def prepare(app: Any, boot: Boot) -> Waitress:
     """In the zygote. Raises Refusal."""
+    http = boot.http
     version = require("waitress", LEAST)
     importlib.import_module("waitress.server")
     queue = logging.getLogger("waitress.queue")
     if queue.level == logging.NOTSET:
         queue.setLevel(logging.ERROR)  # a warning for each request that waits for a thread
-    trusted = [part.strip() for part in http.forwarded_allow_ips.split(",") if part.strip()]
-    if len(trusted) > 1:
-        raise Refusal(f"forwarded-allow-ips = '{http.forwarded_allow_ips}': waitress trusts one address, or '*'")
     keep_alive = max(1, math.ceil(http.keep_alive))
-    settings = {
+    settings: dict[str, Any] = {
         "backlog": _BACKLOG,
-        "connection_limit": http.max_connections or _CONNECTIONS,
         "channel_timeout": keep_alive,
         "cleanup_interval": 1,
         "url_prefix": http.root_path,
         "clear_untrusted_proxy_headers": True,
         "asyncore_use_poll": True,
+        "threads": http.threads or 4,
     }
-    if trusted:
-        headers = {"x-forwarded-for", "x-forwarded-proto"}
-        settings.update(trusted_proxy=trusted[0], trusted_proxy_count=1, trusted_proxy_headers=headers)
-    return Waitress(f"waitress {version}", app, settings, health_path, float(keep_alive))
+    if http.max_header_size is not None:
+        settings["max_request_header_size"] = http.max_header_size
+    if http.max_body_size is not None:
+        settings["max_request_body_size"] = http.max_body_size
+    if not http.server_header:
+        settings["ident"] = ""
+    return Waitress(f"waitress {version}", app, settings, http, boot.health_path, float(keep_alive))
 
 
 class Waitress:
     def __init__(
-        self, name: str, app: Any, settings: dict[str, Any], health_path: str | None, keep_alive: float
+        self, name: str, app: Any, settings: dict[str, Any], http: Http, health_path: str | None, keep_alive: float
     ) -> None:
         self.name = name
         self._app = app
         self._settings = settings
+        self._http = http
         self._health_path = health_path
         self._keep_alive = keep_alive
 
@@ -75,7 +77,7 @@ class Waitress:
         began = time.monotonic()
         if self._health_path is not None:
             wsgi.check_health(self._app, self._health_path)
-        worker = _Worker(self._app, self._settings, listeners, channel, self._keep_alive)
+        worker = _Worker(self._app, self._settings, self._http, listeners, channel, self._keep_alive)
         channel.say("ready", seconds=round(time.monotonic() - began, 6))
         return worker.main()
 
@@ -84,17 +86,24 @@ class _Worker:
     """One worker's life, in the order of its methods."""
 
     def __init__(
-        self, app: Any, settings: dict[str, Any], listeners: list[socket.socket], channel: Channel, keep_alive: float
+        self,
+        app: Any,
+        settings: dict[str, Any],
+        http: Http,
+        listeners: list[socket.socket],
+        channel: Channel,
+        keep_alive: float,
     ) -> None:
         self._asyncore: Any = importlib.import_module("waitress.wasyncore")
         self._channel = channel
         self._keep_alive = keep_alive
+        self._limit = http.max_connections or _CONNECTIONS
         self._serve = False
         self._draining: Draining | None = None
         self._map: dict[int, Any] = {}
         self._requests = itertools.count()
         self._closed = 0
-        self._servers = _servers(app, settings, listeners, self._map, self._requests)
+        self._servers = _servers(app, settings, http, listeners, self._map, self._requests)
         self._wakeup, self._wakeup_end = socket.socketpair()
         self._wakeup_end.setblocking(False)
 
@@ -103,6 +112,8 @@ class _Worker:
         channel.set_nonblocking()
         self._map[channel.fileno()] = _Reader(self._on_channel)
         self._map[self._wakeup.fileno()] = _Reader(lambda: self._wakeup.recv(64))
+        for server in self._servers:
+            server.adj.connection_limit = self._limit + len(self._map)  # waitress counts all that is in the map
         signal.signal(signal.SIGTERM, self._on_sigterm)
         self._take(channel.pending())
         while not self._serve and self._draining is None:
@@ -204,13 +215,13 @@ class _Reader:
 def _servers(
     app: Any,
     settings: dict[str, Any],
+    http: Http,
     listeners: list[socket.socket],
     channels: dict[int, Any],
     requests: Iterator[int],
 ) -> list[Any]:
     """One server object per listener, on one map and one set of threads; create_server() refuses a mix of families."""
     server_module: Any = importlib.import_module("waitress.server")
-    adjustments: Any = importlib.import_module("waitress.adjustments")
     base: Any = importlib.import_module("waitress.channel").HTTPChannel
 
     class Counted(base):  # type: ignore[misc]  # of whatever version is installed
@@ -218,17 +229,43 @@ def _servers(
             next(requests)
             super().service()
 
-    adj = adjustments.Adjustments(**settings)
+    adj = {unix: _adjustments(settings, http, unix) for unix in (False, True)}
     dispatcher = importlib.import_module("waitress.task").ThreadedTaskDispatcher()
-    dispatcher.set_thread_count(adj.threads)
+    dispatcher.set_thread_count(adj[False].threads)
     found = []
     for sock in listeners:
-        kind = server_module.UnixWSGIServer if sock.family == socket.AF_UNIX else server_module.TcpWSGIServer
+        unix = sock.family == socket.AF_UNIX
+        kind = server_module.UnixWSGIServer if unix else server_module.TcpWSGIServer
         info = (sock.family, sock.type, sock.proto, sock.getsockname())
-        server = kind(app, channels, False, sock, dispatcher=dispatcher, adj=adj, bind_socket=False, sockinfo=info)
+        given = {"dispatcher": dispatcher, "adj": adj[unix], "bind_socket": False, "sockinfo": info}
+        server = kind(app, channels, False, sock, **given)
         server.channel_class = Counted
         found.append(server)
     return found
+
+
+def _adjustments(settings: dict[str, Any], http: Http, unix: bool) -> Any:
+    """The settings for listeners of that kind, and whom to believe there."""
+    make: Any = importlib.import_module("waitress.adjustments").Adjustments
+    if not http.forwarded_allow_ips or (unix and not everybody(http.forwarded_allow_ips, unix)):
+        return make(**settings)
+    headers = {"x-forwarded-for", "x-forwarded-proto"}
+    made = make(**settings, trusted_proxy="*", trusted_proxy_count=1, trusted_proxy_headers=headers)
+    if not everybody(http.forwarded_allow_ips, unix):
+        made.trusted_proxy = _Peers(http.forwarded_allow_ips)
+    return made
+
+
+class _Peers:
+    """Equal to each address that is trusted: waitress has one trusted proxy, and compares the peer to it."""
+
+    def __init__(self, trusted: tuple[str, ...]) -> None:
+        self._trusted = Trusted(trusted)
+
+    def __eq__(self, other: object) -> bool:
+        return other in self._trusted
+
+    __hash__ = None  # type: ignore[assignment]  # as of any class with its own idea of being equal
 
 
 def _answer_with_close() -> None:
