@@ -5,7 +5,7 @@ from __future__ import annotations
 from world import World
 
 from clusterd.core.events import Asked
-from clusterd.core.model import Kind, Policy
+from clusterd.core.model import Kind, Phase, Policy
 
 POLICIES = {
     "all": Policy(workers=3, slots=8),
@@ -13,6 +13,8 @@ POLICIES = {
     "two": Policy(workers=5, slots=8, surge=2),
     "fresh": Policy(workers=3, slots=8, fresh_slots=True),
     "shared": Policy(workers=5, slots=2),
+    "spares": Policy(workers=3, slots=8, spares=2),
+    "spares one": Policy(workers=3, slots=8, surge=1, spares=1),
 }
 
 
@@ -28,6 +30,9 @@ def at_rest(world: World, workers: int, generation: int | None = None) -> None:
     c = world.cluster
     current = generation if generation is not None else c.current
     assert world.serving() == {seat: [current] for seat in range(workers)}
-    assert len(c.workers) == workers
+    assert sum(w.seat >= 0 for w in c.workers.values()) == workers
+    spares = [w for w in c.workers.values() if w.seat < 0]
+    assert sorted(w.seat for w in spares) == sorted(c.spare_seats)
+    assert all(w.phase is Phase.READY and w.generation == current for w in spares)
     assert c.rollout is None and not c.problem and not c.failures
     assert set(c.generations) == {c.current, c.previous} - {None}

@@ -6,7 +6,7 @@ import pytest
 from played import POLICIES, at_rest, started
 from world import World
 
-from clusterd.core.actions import Outcome
+from clusterd.core.actions import Fork, Outcome, Serve
 from clusterd.core.events import (
     Asked,
     StopAsked,
@@ -17,7 +17,7 @@ from clusterd.core.events import (
     ZygoteUp,
 )
 from clusterd.core.machine import deadline
-from clusterd.core.model import Boot, Cluster, Kind, Phase, Policy
+from clusterd.core.model import NO_SLOT, Boot, Cluster, Kind, Phase, Policy
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
@@ -331,3 +331,39 @@ def test_a_crash_loop_backs_off_but_never_ends() -> None:
     assert gaps[0] < 0.2 and gaps[:8] == sorted(gaps[:8]) and 1.7 < gaps[-1] < 2.3
     world.quiesce()
     at_rest(world, 2, 1)
+
+
+def test_a_spare_takes_the_place_of_a_dead_worker_at_once() -> None:
+    """It is told to serve in the step that learns of the death, on the dead one's slot; then another spare is made."""
+    world = started(POLICIES["spares"])
+    (spare, *_) = (w for w in world.cluster.workers.values() if w.seat < 0)
+    victim = next(w for w in world.cluster.workers.values() if w.seat == 1)
+    world.now += 60
+    done = len(world.actions)
+    world.die(victim.id)
+    taken = [a for a in world.actions[done:] if isinstance(a, Serve)]
+    assert [(a.worker in {w.id for w in world.cluster.workers.values() if w.handed}, a.slot) for a in taken] == [
+        (True, victim.slot)
+    ]
+    assert not [a for a in world.actions[done:] if isinstance(a, Fork)]
+    world.quiesce()
+    assert [a.slot for a in world.actions[done:] if isinstance(a, Fork)] == [NO_SLOT]
+    assert world.cluster.workers[taken[0].worker].slot == victim.slot and spare.slot == NO_SLOT
+    at_rest(world, 3, 1)
+
+
+def test_spares_are_not_burnt_in_a_crash_loop() -> None:
+    """A seat that backs off is not given a spare before its time."""
+    world = started(POLICIES["spares"])
+    died = 0
+    while died < 6:
+        serving = [w for w in world.cluster.workers.values() if w.seat == 0 and w.phase is Phase.SERVING]
+        if serving and serving[0].accepting:
+            world.die(serving[0].id)
+            died += 1
+            continue
+        assert world.pending or world.cluster.failures[0].until > world.now
+        world.deliver(0) if world.pending else world.pass_time()
+    assert world.cluster.failures[0].count == 6
+    world.quiesce()
+    at_rest(world, 3, 1)

@@ -38,7 +38,7 @@ from clusterd.core.events import (
     ZygoteUp,
 )
 from clusterd.core.machine import deadline, step
-from clusterd.core.model import Cluster, Phase
+from clusterd.core.model import NO_SLOT, Cluster, Phase
 
 
 @dataclass
@@ -54,6 +54,7 @@ class World:
     exited: int | None = None
     broken: frozenset[int] = frozenset()  # generations whose workers never become ready, but die
     unbootable: frozenset[int] = frozenset()
+    spares: frozenset[int] = frozenset()  # those that were forked without a slot
     deaf: frozenset[int] = frozenset()  # generations whose workers never begin to accept
 
     def copy(self) -> World:
@@ -88,10 +89,13 @@ class World:
                     self.pending.append(TwinUp(g))
                 case PromoteTwin(g) | EndGeneration(g):
                     pass
-                case Fork(w, g, _):
+                case Fork(w, g, slot):
+                    if slot == NO_SLOT:
+                        self.spares |= {w}
                     self.pending.append(WorkerGone(w, "exited with status 1") if g in self.broken else WorkerReady(w))
-                case Serve(w):
+                case Serve(w, slot):
                     worker = self.cluster.workers.get(w)
+                    assert w not in self.spares or slot is not None, "told to serve without a socket"
                     if worker is None or worker.generation not in self.deaf:
                         self.pending.append(WorkerServing(w))
                 case Drain(w):

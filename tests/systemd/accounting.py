@@ -39,13 +39,14 @@ def status(instance: Instance) -> dict[str, Any]:
 
 
 def at_rest(instance: Instance) -> dict[str, Any]:
-    """The status as soon as every worker serves, all of one generation, and every process is accounted for."""
+    """The status as soon as every worker serves or is a spare, of one generation, and every process accounted for."""
 
     def probe() -> dict[str, Any] | None:
         now = status(instance)
-        if not now or now["state"] != "serving" or not all(w["state"] == "serving" for w in now["workers"]):
+        if not now or now["state"] != "serving" or not all(w["state"] in ("serving", "spare") for w in now["workers"]):
             return None
-        if {w["generation"] for w in now["workers"]} != {now["generation"]} or len(now["workers"]) != now["wanted"]:
+        serving = [w["state"] for w in now["workers"]].count("serving")
+        if {w["generation"] for w in now["workers"]} != {now["generation"]} or serving != now["wanted"]:
             return None
         return now if set(instance.machine.processes(instance.service)) == accounted(instance, now) else None
 

@@ -167,7 +167,7 @@ class Master:
         kinds = ["unix" if s.family == socket.AF_UNIX else "tcp" for s in listeners]
         message = {
             "op": "fork", "worker": worker.number, "slot": slot, "slots": 4, "cgroup": None, "oom-score-adj": 200,
-            "listeners": kinds, "env": {}, "notify": None, **extra,
+            "listeners": kinds, "notify": None, **extra,
         }  # fmt: skip
         self.zygote.send(message, [theirs.fileno(), writer, *(s.fileno() for s in listeners)])
         theirs.close()

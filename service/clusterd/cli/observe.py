@@ -72,7 +72,14 @@ def receipt_line(receipt: dict[str, Any]) -> str:
 def workers(found: dict[str, Any]) -> None:
     columns = ("worker", "slot", "generation", "state", "pid", "age")
     rows = [
-        (*(str(w.get(column, "")) for column in columns[:3]), w["state"], str(w.get("pid") or "-"), age(w["age"]))
+        (
+            str(w["worker"]),
+            "-" if w["slot"] is None else str(w["slot"]),
+            str(w["generation"]),
+            w["state"],
+            str(w.get("pid") or "-"),
+            age(w["age"]),
+        )
         for w in found["workers"]
     ]
     if rows:

@@ -253,6 +253,14 @@ class Restart:
         default='"100ms"',
     )
     max_delay: float = _row(kinds.seconds(0.01, 3600), "What the delay grows to.", 30.0, default='"30s"')
+    spares: int = _row(
+        kinds.number(0, 64),
+        "Workers kept ready beyond those that serve: one takes the place of a worker that dies, at once. Worth their "
+        "memory where a worker takes long to become ready, in its lifespan start-up for example.",
+        0,
+        default="0",
+        only="app",
+    )
 
 
 @dataclass(frozen=True)

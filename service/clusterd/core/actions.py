@@ -73,6 +73,8 @@ class PromoteTwin:
 
 @dataclass(frozen=True)
 class Fork:
+    """With NO_SLOT it is a spare: it gets its sockets when it is told to serve."""
+
     worker: int
     generation: int
     slot: int
@@ -80,7 +82,10 @@ class Fork:
 
 @dataclass(frozen=True)
 class Serve:
+    """Accept; on the sockets of `slot` if it is given: the worker was forked without any."""
+
     worker: int
+    slot: int | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from clusterd.core.actions import Action, Drain, Serve
-from clusterd.core.model import Cluster, Kind, Phase, Stage
+from clusterd.core.model import NO_SLOT, SPARE, Cluster, Kind, Phase, Stage
 
 
 class Broken(AssertionError):
@@ -17,7 +17,12 @@ def check(c: Cluster) -> None:
     """Raise Broken if `c` is not a state the laws allow."""
     for w in c.workers.values():
         _hold(w.generation in c.generations, f"worker {w.id} has no generation {w.generation}")
-        _hold(0 <= w.slot < c.generations[w.generation].policy.slots, f"worker {w.id} in slot {w.slot}")
+        spare = w.seat <= SPARE
+        _hold(
+            w.slot == NO_SLOT if spare else 0 <= w.slot < c.generations[w.generation].policy.slots,
+            f"worker {w.id} in slot {w.slot}",
+        )
+        _hold(not spare or w.phase is not Phase.SERVING, f"spare {w.id} serves")
         _hold(not w.accepting or w.phase in (Phase.SERVING, Phase.DRAINING), f"worker {w.id} accepts while {w.phase}")
         _hold(
             w.phase is Phase.STARTING or w.ready_at is not None or w.phase is Phase.DRAINING,

@@ -52,6 +52,7 @@ RULES: tuple[Callable[[Draft], None], ...] = (
     rollout.soak,
     rules.forks,
     rules.serve,
+    rules.spares,
     rules.drain,
     rollout.settle,
     rollout.returned,
@@ -95,8 +96,8 @@ def deadline(cluster: Cluster, now: float) -> float | None:
         booting = [g for g in cluster.generations.values() if g.boot is Boot.BOOTING and not g.ended]
         times += [g.since + g.policy.ready_timeout for g in booting]
         for seat, f in cluster.failures.items():
-            wanted = cluster.wanted(seat)
-            w = cluster.filled(seat, wanted) if wanted is not None else None
+            tenant = cluster.tenant(seat)
+            w = cluster.filled(seat, tenant) if tenant is not None else None
             if w is not None and w.ready_at is not None:
                 times.append(w.ready_at + MIN_LIFE)
             elif w is None and f.until > now:
@@ -202,7 +203,7 @@ def _adopted(d: Draft) -> None:
         if w.killed:
             d.act(Kill(w.id))
         elif w.phase is Phase.SERVING:
-            d.act(Serve(w.id))
+            d.act(Serve(w.id, w.slot if w.handed else None))
         elif w.phase is Phase.DRAINING and w.until is not None:
             left = max(0.0, w.until - d.now - rules.KILL_GRACE)
             d.act(Drain(w.id, min(policy.linger, left), left))
@@ -287,7 +288,7 @@ def _lost(d: Draft, w: Worker, reason: str) -> None:
     """A worker is lost to its seat: a failure of the rollout that prepares it, or one more of the seat."""
     c = d.cluster
     r = c.rollout
-    reason = f"worker {w.id} (slot {w.slot}): {reason}"
+    reason = f"worker {w.id} ({w.place}): {reason}"
     if r is not None and w.generation == r.target and r.stage in (Stage.PREPARING, Stage.SOAKING) and w.seat >= r.moved:
         d.roll(r, failure=r.failure or reason)
         return

@@ -12,6 +12,11 @@ from enum import StrEnum
 BOOT = -1
 """The seat under which the zygote's own failures are counted."""
 
+SPARE = -2
+"""The first spare's seat; the next ones are below it. Whoever sits there is ready and has no slot to serve."""
+
+NO_SLOT = -1
+
 
 class Phase(StrEnum):
     """What a worker has been told to be. Whether it accepts is an observation of its own (`Worker.accepting`)."""
@@ -77,6 +82,7 @@ class Policy:
     stop_timeout: float = 5.0
     delay: float = 0.1
     max_delay: float = 30.0
+    spares: int = 0
     fresh_slots: bool = False
     """A successor takes a slot of its own where one is free: for programs that accept as soon as they run."""
 
@@ -87,7 +93,7 @@ class Worker:
 
     id: int
     seat: int  # which of the application's N places it fills
-    slot: int  # whose sockets it inherits; equals the seat unless slots are shared or fresh
+    slot: int  # whose sockets it inherits; equals the seat unless slots are shared or fresh; a spare has NO_SLOT
     generation: int
     since: float  # when it entered its phase
     until: float | None = None  # when it is killed if it is still in its phase
@@ -96,6 +102,12 @@ class Worker:
     ready_at: float | None = None
     killed: bool = False
     reason: str = ""  # its own last words
+    handed: bool = False  # it was a spare: its slot's sockets come with the order to serve
+
+    @property
+    def place(self) -> str:
+        """Where it is, in words."""
+        return "spare" if self.slot == NO_SLOT else f"slot {self.slot}"
 
     @property
     def alive(self) -> bool:
@@ -197,7 +209,18 @@ class Cluster:
             number = r.target if r.stage is not Stage.RETURNING and seat < r.moved else r.base
         if number is None or number not in self.generations:
             return None
-        return number if seat < self.generations[number].policy.workers else None
+        return number if 0 <= seat < self.generations[number].policy.workers else None
+
+    def tenant(self, seat: int) -> int | None:
+        """The generation that belongs in `seat`: `wanted`, or in a spare's seat the current one."""
+        return self.wanted(seat) if seat > SPARE else self.current if seat in self.spare_seats else None
+
+    @property
+    def spare_seats(self) -> range:
+        """Where the current generation keeps its spares."""
+        if self.current is None or self.current not in self.generations:
+            return range(0)
+        return range(SPARE, SPARE - self.generations[self.current].policy.spares, -1)
 
     def prepared(self, seat: int) -> int | None:
         """The generation whose worker is prepared in `seat` without serving yet."""

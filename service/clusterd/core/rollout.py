@@ -7,7 +7,7 @@ from dataclasses import replace
 from clusterd.core.actions import Finish, Outcome, What
 from clusterd.core.backoff import after_failure
 from clusterd.core.draft import Draft
-from clusterd.core.model import BOOT, Boot, Cluster, Kind, Phase, Rollout, Stage, Watch
+from clusterd.core.model import BOOT, SPARE, Boot, Cluster, Kind, Phase, Rollout, Stage, Watch
 
 
 def deaths_allowed(workers: int) -> int:
@@ -94,7 +94,7 @@ def settle(d: Draft) -> None:
     c = d.cluster
     if any(next(c.accepting(s, r.target), None) is None for s in range(min(r.moved, c.seats_of(r)))):
         return
-    older = [w for w in c.workers.values() if w.generation != r.target and w.seat < r.moved]
+    older = [w for w in c.workers.values() if w.generation != r.target and SPARE < w.seat < r.moved]
     last = r.moved >= c.span(r)
     if last:
         # Here, and not when the last old worker has stopped accepting: its seats beyond the new count drain only now.

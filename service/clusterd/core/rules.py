@@ -11,7 +11,7 @@ from clusterd.core import slots
 from clusterd.core.actions import BootZygote, Drain, EndGeneration, Exit, Fork, MakeTwin, Serve, What
 from clusterd.core.backoff import MIN_LIFE, after_failure
 from clusterd.core.draft import Draft
-from clusterd.core.model import BOOT, Boot, Generation, Phase, Stage, Twin, Worker
+from clusterd.core.model import BOOT, NO_SLOT, SPARE, Boot, Generation, Kind, Phase, Stage, Twin, Worker
 
 KILL_GRACE = 1.0
 """Seconds a worker has, after the time its drain may take, to report and leave before it is killed."""
@@ -115,19 +115,40 @@ def boot_failed(d: Draft, g: Generation, reason: str) -> None:
 
 
 def forks(d: Draft) -> None:
-    """A worker in every seat that wants or prepares one."""
+    """A worker in every seat that wants or prepares one: a spare if one is ready."""
     if d.cluster.stopping:
         return
     for seat in d.cluster.seats:
         wanted = d.cluster.wanted(seat)
         if wanted is not None and not _occupied(d, seat, wanted) and _may_fork(d, seat, wanted):
-            _fork(d, seat, wanted)
+            if (spare := _spare(d, wanted)) is not None:
+                slot = slots.assign(d.cluster, seat, d.cluster.generations[wanted].policy)
+                d.put(spare, seat=seat, slot=slot, handed=True, ready_at=d.now)
+            else:
+                _fork(d, seat, wanted)
         prepared = d.cluster.prepared(seat)
         r = d.cluster.rollout
         if prepared is None or r is None or r.failure or d.cluster.filled(seat, prepared):
             continue
         if d.cluster.generations[prepared].boot is Boot.UP:
             _fork(d, seat, prepared)
+
+
+def spares(d: Draft) -> None:
+    """As many spares as the current generation wants, once it serves everywhere: they must not delay who serves."""
+    c = d.cluster
+    busy = c.rollout is not None and c.rollout.kind is not Kind.TRY
+    if c.stopping or busy or c.unsettled:
+        return
+    for seat in c.spare_seats:
+        tenant = c.tenant(seat)
+        if tenant is not None and not c.filled(seat, tenant) and _may_fork(d, seat, tenant):
+            _fork(d, seat, tenant)
+
+
+def _spare(d: Draft, generation: int) -> Worker | None:
+    ready = (w for w in d.cluster.workers.values() if w.seat <= SPARE and w.phase is Phase.READY and not w.killed)
+    return next((w for w in ready if w.generation == generation), None)
 
 
 def _occupied(d: Draft, seat: int, wanted: int) -> bool:
@@ -147,13 +168,14 @@ def _may_fork(d: Draft, seat: int, generation: int) -> bool:
         return False
     r = d.cluster.rollout
     surge = d.cluster.generations[r.target].policy.surge if r is not None and r.stage is Stage.RETURNING else None
-    starting = sum(w.alive and w.phase in (Phase.STARTING, Phase.READY) for w in d.cluster.workers.values())
+    coming = (w for w in d.cluster.workers.values() if w.alive and w.seat > SPARE)
+    starting = sum(w.phase in (Phase.STARTING, Phase.READY) for w in coming)
     return surge is None or starting < surge
 
 
 def _fork(d: Draft, seat: int, generation: int) -> None:
     policy = d.cluster.generations[generation].policy
-    slot = slots.assign(d.cluster, seat, policy)
+    slot = slots.assign(d.cluster, seat, policy) if seat > SPARE else NO_SLOT
     worker = Worker(d.cluster.next_worker, seat, slot, generation, since=d.now, until=d.now + policy.ready_timeout)
     d.cluster = replace(d.cluster.with_worker(worker), next_worker=worker.id + 1)
     d.act(Fork(worker.id, generation, slot))
@@ -164,7 +186,7 @@ def serve(d: Draft) -> None:
     for w in d.cluster.workers.values():
         if w.phase is Phase.READY and not w.killed and d.cluster.wanted(w.seat) == w.generation:
             d.move(w, "serve", until=d.now + d.cluster.generations[w.generation].policy.ready_timeout)
-            d.act(Serve(w.id))
+            d.act(Serve(w.id, w.slot if w.handed else None))
 
 
 def drain(d: Draft) -> None:
@@ -174,7 +196,7 @@ def drain(d: Draft) -> None:
     leaving: list[Worker] = []
     for w in d.cluster.workers.values():
         wanted = d.cluster.wanted(w.seat)
-        if not w.alive or w.generation == wanted:
+        if not w.alive or w.generation in (wanted, d.cluster.tenant(w.seat)):
             continue
         if w.phase in (Phase.STARTING, Phase.READY):
             if d.cluster.prepared(w.seat) != w.generation:
@@ -201,8 +223,9 @@ def forgive(d: Draft) -> None:
         if seat == BOOT:
             over = c.current is not None and c.generations[c.current].boot is Boot.UP
         else:
-            w = c.filled(seat, wanted) if (wanted := c.wanted(seat)) is not None else None
-            over = seat not in c.seats or (w is not None and w.ready_at is not None and d.now >= w.ready_at + MIN_LIFE)
+            w = c.filled(seat, tenant) if (tenant := c.tenant(seat)) is not None else None
+            lives = w is not None and w.ready_at is not None and d.now >= w.ready_at + MIN_LIFE
+            over = lives or seat not in (*c.seats, *c.spare_seats)
         if over:
             d.cluster = d.cluster.with_failures(seat, None)
     c = d.cluster

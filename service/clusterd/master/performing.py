@@ -83,8 +83,8 @@ class Performer:
                 self.workers.zygotes.promote(generation)
             case Fork(worker, generation, slot):
                 self.workers.fork(worker, generation, slot)
-            case Serve(worker):
-                self.workers.serve(worker)
+            case Serve(worker, slot):
+                self.workers.serve(worker, slot)
             case Drain(worker, linger, timeout):
                 self.workers.drain(worker, linger, timeout)
             case Kill(worker):

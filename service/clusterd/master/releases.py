@@ -136,5 +136,6 @@ def policy(settings: Settings | None, slots: int) -> Policy:
         stop_timeout=settings.stop.drain_timeout,
         delay=settings.restart.delay,
         max_delay=settings.restart.max_delay,
+        spares=settings.restart.spares,
         fresh_slots=bool(settings.command),
     )

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from clusterd import __version__
-from clusterd.core.model import Boot, Cluster, Kind
+from clusterd.core.model import NO_SLOT, Boot, Cluster, Kind, Phase
 from clusterd.master import sockets
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
@@ -51,9 +51,9 @@ class Status:
         w, body = self.ledger.cluster.workers[number], self.workers.bodies.get(number)
         return {
             "worker": number,
-            "slot": w.slot,
+            "slot": None if w.slot == NO_SLOT else w.slot,
             "generation": w.generation,
-            "state": w.phase,
+            "state": "spare" if w.slot == NO_SLOT and w.phase is Phase.READY else w.phase,
             "pid": body.pid if body else None,
             "age": round(now - (w.ready_at if w.ready_at is not None else w.since), 3),
         }

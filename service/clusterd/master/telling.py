@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clusterd.core.actions import Finish, Outcome, Tell, What
-from clusterd.core.model import Boot, Cluster, Kind, Phase, Stage
+from clusterd.core.model import NO_SLOT, Boot, Cluster, Kind, Phase, Stage
 from clusterd.master import sockets
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
@@ -75,7 +75,7 @@ class Telling:
             self._message(tell),
             text,
             worker=tell.worker,
-            slot=tell.slot,
+            slot=None if tell.slot == NO_SLOT else tell.slot,
             generation=tell.generation,
             reload=tell.number,
         )

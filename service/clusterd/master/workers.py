@@ -7,11 +7,12 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from clusterd.core.events import WorkerDraining, WorkerFailed, WorkerGone, WorkerReady, WorkerServing, WorkerUnborn
-from clusterd.core.model import Phase
+from clusterd.core.model import NO_SLOT, Phase
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.zygotes import Zygotes
@@ -80,22 +81,16 @@ class Workers:
                 self._unborn(worker, f"cannot make the notify socket '{path}': {e.strerror}")
                 return
         self._take_channel(body, ours.detach())
-        kinds, listeners = zip(*c.slots.of(slot), strict=True)
-        output = c.journal.stream(f"{c.name}/{slot}")
+        kinds, listeners = self._sockets(slot)
+        output = c.journal.stream(f"{c.name}/{'spare' if slot == NO_SLOT else slot}")
         order: Message = {
             "op": "fork",
             "worker": worker,
-            "slot": slot,
+            "slot": None if slot == NO_SLOT else slot,
             "slots": settings.workers,
             "cgroup": c.cgroups.path(f"worker-{worker}"),
             "oom-score-adj": 200,
-            "listeners": list(kinds),
-            "env": {
-                "CLUSTERD_WORKER": str(worker),
-                "CLUSTERD_SLOT": str(slot),
-                "CLUSTERD_GENERATION": str(generation),
-                "CLUSTERD_APP": c.name,
-            },
+            "listeners": kinds,
             "notify": path or None,
         }
         asked = self.zygotes.fork(generation, order, [theirs.fileno(), output, *listeners])
@@ -104,14 +99,26 @@ class Workers:
         if not asked:
             self._unborn(worker, "there is no zygote to fork it")
 
-    def serve(self, worker: int) -> None:
+    def serve(self, worker: int, slot: int | None) -> None:
+        """With `slot` it is a spare, which gets the sockets and the output of that slot now."""
         body = self.bodies.get(worker)
         if body is None:
             return
         if body.command:
             self.context.events.append(WorkerServing(worker))
-        else:
+        elif slot is None:
             self._say(body, {"op": "serve"})
+        else:
+            body.slot = slot
+            kinds, listeners = self._sockets(slot)
+            output = self.context.journal.stream(f"{self.context.name}/{slot}")
+            self._say(body, {"op": "serve", "slot": slot, "listeners": kinds}, [output, *listeners])
+            os.close(output)
+
+    def _sockets(self, slot: int) -> tuple[list[str], list[int]]:
+        """Kinds and descriptors of the listeners of `slot`."""
+        of = self.context.slots.of(slot) if slot != NO_SLOT else []
+        return [kind for kind, _ in of], [fd for _, fd in of]
 
     def drain(self, worker: int, linger: float, timeout: float) -> None:
         body = self.bodies.get(worker)
@@ -349,9 +356,9 @@ class Workers:
         c.cgroups.kill(f"worker-{body.id}")  # what it left behind goes with it
         c.cgroups.remove(f"worker-{body.id}")
 
-    def _say(self, body: Body, message: Message) -> None:
+    def _say(self, body: Body, message: Message, fds: Sequence[int] = ()) -> None:
         """To a `command` only "go" means something: what waits for it is still the zygote's fork."""
         if body.wire is None or (body.command and message["op"] != "go"):
             return
         with contextlib.suppress(WireError):  # its death is on its way through the pidfd
-            body.wire.send(message)
+            body.wire.send(message, fds)

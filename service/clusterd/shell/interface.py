@@ -43,9 +43,9 @@ interface io.clusterd
 
 type Worker (
   worker: int,
-  slot: int,
+  slot: ?int,
   generation: int,
-  state: (starting, ready, serving, draining),
+  state: (starting, ready, spare, serving, draining),
   pid: ?int,
   age: float
 )

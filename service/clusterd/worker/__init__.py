@@ -1,7 +1,7 @@
 """What an application may ask about the worker it runs in: `from clusterd import worker`.
 
     worker.id           number of this worker, never used again in the life of the cluster; None outside a worker
-    worker.slot         its slot, 0-based: one of `worker.slots`; a successor has the same
+    worker.slot         its slot, 0-based: one of `worker.slots`; a successor has the same (a spare: once it serves)
     worker.slots        how many slots the service has
     worker.generation   generation of the code it runs; None outside a worker
     worker.app          name of the cluster; None outside

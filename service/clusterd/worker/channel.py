@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +63,8 @@ class Channel:
         self._last: dict[str, Any] | None = None
         self._go = False
         self._orders: deque[Order] = deque()
+        self.take_slot: Callable[[dict[str, Any], list[int]], None] | None = None
+        """Called with an order to serve that has descriptors: the slot of a worker that was forked as a spare."""
         self.lost = False
         """The master's end is closed, or broke the protocol: nobody wants this worker any more."""
 
@@ -121,12 +125,17 @@ class Channel:
         except WireError:
             self.lost = True
             return False
-        for message, _ in received:
-            self._take(message)
+        for message, fds in received:
+            self._take(message, fds)
         return True
 
-    def _take(self, message: dict[str, Any]) -> None:
+    def _take(self, message: dict[str, Any], fds: list[int]) -> None:
         op = message.get("op")
+        if op == "serve" and fds and self.take_slot is not None:
+            self.take_slot(message, fds)
+        else:
+            for fd in fds:
+                os.close(fd)
         if op == "go":
             self._go = True
         elif op == "serve":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import random
 import socket
@@ -11,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from . import preparing, process
+from . import logs, preparing, process
 from .boot import Boot
 from .channel import Channel
 from .memfd import memfd, read_memfd
@@ -23,7 +24,7 @@ Message = dict[str, Any]
 def main_forked(boot: Boot, prepared: preparing.Prepared, order: Message, fds: list[int]) -> int:
     """The worker of a zygote that could be forked. Returns the exit status."""
     channel = _begin(boot, order, fds)
-    return 0 if channel is None else _run(boot, prepared, channel, fds[2:])
+    return 0 if channel is None else _run(boot, prepared, channel, order, fds[2:])
 
 
 def spawn(script: str, flags: Sequence[str], boot: Boot, order: Message, fds: list[int]) -> int:
@@ -48,15 +49,13 @@ def main_spawned(memory: int) -> int:
         prepared = preparing.prepare(boot)
     except Refusal as e:
         return _fail(channel, e)
-    return _run(boot, prepared, channel, fds[2:])
+    return _run(boot, prepared, channel, state["order"], fds[2:])
 
 
 def _begin(boot: Boot, order: Message, fds: list[int]) -> Channel | None:
     """Take what is this worker's and wait for the master to know it. None when the master is gone instead."""
     process.detach()
-    worker, slot = order["worker"], order.get("slot", 0)
-    title = f"clusterd: {boot.name} worker {worker} slot {slot} generation {boot.generation}"
-    process.set_title(title, f"worker-{worker}")
+    _set_title(boot, order)
     process.set_oom_score(order.get("oom-score-adj"))
     channel = Channel(socket.socket(fileno=fds[0]))
     process.take_output(fds[1])
@@ -71,11 +70,19 @@ def _begin(boot: Boot, order: Message, fds: list[int]) -> Channel | None:
     return channel
 
 
-def _run(boot: Boot, prepared: preparing.Prepared, channel: Channel, listeners: list[int]) -> int:
+def _set_title(boot: Boot, order: Message) -> None:
+    worker, slot = order["worker"], order.get("slot")
+    place = "spare" if slot is None else f"slot {slot}"
+    process.set_title(f"clusterd: {boot.name} worker {worker} {place} generation {boot.generation}", f"worker-{worker}")
+
+
+def _run(boot: Boot, prepared: preparing.Prepared, channel: Channel, order: Message, listeners: list[int]) -> int:
     assert prepared.engine is not None
     preparing.configure_logging(boot)
+    sockets = process.sockets_from(listeners)
+    channel.take_slot = functools.partial(_take_slot, boot, order, sockets)
     try:
-        status = prepared.engine.run(process.sockets_from(listeners), channel)
+        status = prepared.engine.run(sockets, channel)
     except Refusal as e:
         return _fail(channel, e)
     except SystemExit as e:
@@ -85,6 +92,20 @@ def _run(boot: Boot, prepared: preparing.Prepared, channel: Channel, listeners: 
         return _fail(channel, Refusal(f"the worker failed: {describe(e)}", traceback.format_exc()))
     _leave(channel)
     return status
+
+
+def _take_slot(boot: Boot, order: Message, sockets: list[socket.socket], message: Message, fds: list[int]) -> None:
+    """A spare is given its place: output and sockets of a slot. Said again by a new master, it changes nothing."""
+    if sockets:
+        for fd in fds:
+            os.close(fd)
+        return
+    order = {**order, "slot": message["slot"]}
+    os.environ.update(process.environment(boot.name, boot.generation, order))
+    process.take_output(fds[0])
+    sockets += process.sockets_from(fds[1:])
+    logs.identify()
+    _set_title(boot, order)
 
 
 def _fail(channel: Channel, refusal: Refusal) -> int:

@@ -35,6 +35,13 @@ def install(level: str) -> None:
     root.setLevel(_level(level))
 
 
+def identify() -> None:
+    """This worker has got another slot: its records say so from now on."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, JournalHandler):
+            handler.identify()
+
+
 class JournalHandler(logging.Handler):
     """One journal record per log record. A journal that does not take it gets told nothing: the line goes to stderr."""
 
@@ -42,9 +49,13 @@ class JournalHandler(logging.Handler):
         super().__init__()
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.identify()
+
+    def identify(self) -> None:
+        """Take from the environment which worker it is."""
         worker = {name: os.environ[name] for name in _FIELDS if name in os.environ}
-        name, slot = os.environ.get("CLUSTERD_APP"), os.environ.get("CLUSTERD_SLOT")
-        self._constant = encode({**worker, "SYSLOG_IDENTIFIER": f"{name}/{slot}" if name and slot else "clusterd"})
+        name, slot = os.environ.get("CLUSTERD_APP"), os.environ.get("CLUSTERD_SLOT", "spare")
+        self._constant = encode({**worker, "SYSLOG_IDENTIFIER": f"{name}/{slot}" if name else "clusterd"})
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -131,15 +131,15 @@ def default_signals() -> None:
 
 
 def environment(name: str, generation: int, order: dict[str, Any]) -> dict[str, str]:
-    """The CLUSTERD_* variables, and whatever else the master wants set."""
+    """The CLUSTERD_* variables of a worker."""
     found = {
         "CLUSTERD_APP": name,
         "CLUSTERD_GENERATION": str(generation),
         "CLUSTERD_WORKER": str(order["worker"]),
-        "CLUSTERD_SLOT": str(order.get("slot", 0)),
         "CLUSTERD_SLOTS": str(order.get("slots", 1)),
     }
-    found.update({str(k): str(v) for k, v in (order.get("env") or {}).items()})
+    if (slot := order.get("slot")) is not None:  # a spare has none yet
+        found["CLUSTERD_SLOT"] = str(slot)
     return found
 
 

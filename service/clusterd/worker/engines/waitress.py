@@ -14,7 +14,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +103,9 @@ class _Worker:
         self._map: dict[int, Any] = {}
         self._requests = itertools.count()
         self._closed = 0
-        self._servers = _servers(app, settings, http, listeners, self._map, self._requests)
+        self._listeners = listeners
+        self._servers: list[Any] = []
+        self._open = _opener(app, settings, http, self._map, self._requests)
         self._wakeup, self._wakeup_end = socket.socketpair()
         self._wakeup_end.setblocking(False)
 
@@ -119,6 +121,7 @@ class _Worker:
         while not self._serve and self._draining is None:
             self._turn(30.0)
         if self._draining is None:
+            self._servers = [self._open(sock) for sock in self._listeners]
             for server in self._servers:
                 server.accept_connections()
             channel.say("serving")
@@ -212,15 +215,10 @@ class _Reader:
         raise  # called by the loop while it handles what went wrong
 
 
-def _servers(
-    app: Any,
-    settings: dict[str, Any],
-    http: Http,
-    listeners: list[socket.socket],
-    channels: dict[int, Any],
-    requests: Iterator[int],
-) -> list[Any]:
-    """One server object per listener, on one map and one set of threads; create_server() refuses a mix of families."""
+def _opener(
+    app: Any, settings: dict[str, Any], http: Http, channels: dict[int, Any], requests: Iterator[int]
+) -> Callable[[socket.socket], Any]:
+    """Makes a server object of a listener, all on one map and one set of threads; create_server() refuses a mix."""
     server_module: Any = importlib.import_module("waitress.server")
     base: Any = importlib.import_module("waitress.channel").HTTPChannel
 
@@ -232,16 +230,17 @@ def _servers(
     adj = {unix: _adjustments(settings, http, unix) for unix in (False, True)}
     dispatcher = importlib.import_module("waitress.task").ThreadedTaskDispatcher()
     dispatcher.set_thread_count(adj[False].threads)
-    found = []
-    for sock in listeners:
+
+    def open(sock: socket.socket) -> Any:
         unix = sock.family == socket.AF_UNIX
         kind = server_module.UnixWSGIServer if unix else server_module.TcpWSGIServer
         info = (sock.family, sock.type, sock.proto, sock.getsockname())
         given = {"dispatcher": dispatcher, "adj": adj[unix], "bind_socket": False, "sockinfo": info}
         server = kind(app, channels, False, sock, **given)
         server.channel_class = Counted
-        found.append(server)
-    return found
+        return server
+
+    return open
 
 
 def _adjustments(settings: dict[str, Any], http: Http, unix: bool) -> Any:
