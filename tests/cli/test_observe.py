@@ -189,3 +189,13 @@ def test_ranges_lose_nothing(numbers: list[int]) -> None:
 def test_age(seconds: float, text: str) -> None:
     """Ages have at most two units."""
     assert age(seconds) == text
+
+
+def test_status_check(site: Site) -> None:
+    """status --check is a health check: one line and 0 while a worker serves, 1 with the reason when none does."""
+    site.write("hello")
+    assert site.run("status", "--check", "hello")[0] == 4
+    master = site.master("hello")
+    assert site.run("status", "--check", "hello") == (0, "hello: serving, 2/2 workers, generation 3\n", "")
+    master.status |= {"problem": "lifespan failed", "slots": {"total": 16, "live": []}}
+    assert site.run("status", "--check", "hello") == (1, "", "clusterd: hello: no worker serves: lifespan failed\n")

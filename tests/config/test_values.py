@@ -96,6 +96,17 @@ def test_quota_is_rounded_up(tmp_path: Path) -> None:
     assert cores(*cgroup(tmp_path, {"a/b": "150000 100000"})) == min(2, len(os.sched_getaffinity(0)))
 
 
+def test_quota_of_cgroup_version_1(tmp_path: Path) -> None:
+    """The quota of a version 1 machine counts as well, in a container too, whose path is the host's; -1 is none."""
+    own, mount = tmp_path / "own", tmp_path / "cpu"
+    own.write_text("5:memory:/m\n4:cpu,cpuacct:/docker/0123\n0::/\n")
+    mount.mkdir()
+    (mount / "cpu.cfs_period_us").write_text("100000\n")
+    for quota, expected in (("100000", 1), ("-1", len(os.sched_getaffinity(0)))):
+        (mount / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+        assert cores(str(tmp_path), str(own)) == expected
+
+
 def test_cores_without_cgroups(tmp_path: Path) -> None:
     """A machine without cgroup v2 has its affinity mask."""
     assert cores(str(tmp_path), str(tmp_path / "none")) == len(os.sched_getaffinity(0))

@@ -241,5 +241,12 @@ def free_port() -> int:
         return port
 
 
+def unread(port: int) -> int:
+    """Bytes that clients have sent to `port` and nobody has read, connections nobody has accepted included."""
+    sizes = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    queues = [row[4].split(":")[1] for row in sizes if row[1].endswith(f":{port:04X}")]
+    return sum(int(queue, 16) for queue in queues)
+
+
 def _environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "CLUSTERD_"))}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients import asking
-from tests.run.foreground import CLUSTERD, Foreground, gone
+from tests.run.foreground import CLUSTERD, Foreground, gone, unread
 
 
 @pytest.fixture
@@ -43,13 +43,6 @@ def test_ctrl_c_drains(run: Foreground) -> None:
     assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer.lower()
     assert run.wait() == 0
     ended(run, everything)
-
-
-def unread(port: int) -> int:
-    """Bytes that clients have sent to `port` and nobody has read, connections nobody has accepted included."""
-    sizes = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    queues = [row[4].split(":")[1] for row in sizes if row[1].endswith(f":{port:04X}")]
-    return sum(int(queue, 16) for queue in queues)
 
 
 def test_sigterm_drains(run: Foreground) -> None:

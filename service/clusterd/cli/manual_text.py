@@ -42,7 +42,11 @@ beforehand.
 SIGNALS = [
     ("**SIGHUP**, **SIGUSR2**", "to the master: reload. The outcome is in the journal and in **clusterd status**."),
     ("**SIGUSR1**", "to the master: make room for a new one, of the version now installed. The workers serve on."),
-    ("**SIGTERM**, **SIGINT**", "to the master: stop. Workers drain for at most **stop.drain-timeout**."),
+    (
+        "**SIGTERM**, **SIGINT**",
+        "to the master: stop. Workers drain for at most **stop.drain-timeout**. Once more to **clusterd run**, half a "
+        "second later or more: what is in flight is cut off.",
+    ),
 ]
 
 FILES = [

@@ -20,7 +20,8 @@ LIST_PATIENCE = 2.0
 @click.command(short_help="Show one instance: workers, generations, the last reload.")
 @click.argument("instance", metavar="NAME", type=InstanceType())
 @click.option("--json", "as_json", is_flag=True, help="Print the status as one JSON object.")
-def status(instance: Instance, as_json: bool) -> None:
+@click.option("--check", is_flag=True, help="One line, and exit status 1 when no worker serves: for health checks.")
+def status(instance: Instance, as_json: bool, check: bool) -> None:
     """Show one instance: workers, generations, slots, addresses, the last reload.
 
     NAME is the name of an application, or the path of a control socket: DIR/control after 'clusterd run --runtime DIR'.
@@ -32,12 +33,24 @@ def status(instance: Instance, as_json: bool) -> None:
         if e.exit_code == Exit.UNREACHABLE and instance.file and (why := manager.problem(instance.name)):
             e.message += f" ({why})"
         raise
+    serves = bool((found.get("slots") or {}).get("live"))
+    if check and not serves:
+        raise CommandError(
+            f"{found['name']}: no worker serves: {found.get('problem') or found['summary']}", Exit.REFUSED
+        )
     if as_json:
         click.echo(json.dumps(found, indent=2))
+        return
+    if check:
+        click.echo(headline(found))
         return
     summary(found)
     workers(found)
     generations(found)
+
+
+def headline(found: dict[str, Any]) -> str:
+    return f"{found['name']}: {found['state']}, {found['summary']}"
 
 
 def summary(found: dict[str, Any]) -> None:
@@ -45,7 +58,7 @@ def summary(found: dict[str, Any]) -> None:
     master = found.get("master") or {}
     slots = found.get("slots") or {}
     live = slots.get("live", [])
-    click.echo(f"{found['name']}: {found['state']}, {found['summary']}")
+    click.echo(headline(found))
     rows = [("addresses", ", ".join(found.get("listen", [])))]
     if found.get("problem"):
         rows.insert(0, ("problem", str(found["problem"])))

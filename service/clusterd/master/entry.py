@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -29,6 +30,7 @@ from clusterd.master.releases import Source, application_environment
 from clusterd.shell import listeners
 from clusterd.shell.cgroup import Cgroups
 from clusterd.shell.journal import Journal
+from clusterd.shell.limits import raise_descriptors
 from clusterd.shell.notify import Notifier
 from clusterd.shell.poll import Poll
 from clusterd.shell.signals import Signals
@@ -97,17 +99,34 @@ def run(settings: Settings, runtime: Path | None = None) -> int:
     environment = application_environment(os.environ)
     if settings.environment_file:
         environment |= read_environment(settings.environment_file)
+    raise_descriptors()
     slots = listeners.open_for_run(settings.listen, settings.slots)
-    own = runtime or Path(tempfile.mkdtemp(prefix=f"clusterd-{settings.name}-"))
+    own = runtime
     try:
+        own = runtime or _temporary(settings.name)
         with open(own / RUN, "w", encoding="utf-8", opener=_private) as f:
             json.dump({"settings": to_json(settings), "environment": environment}, f)
         launch = program("master", "--process", settings.name, str(own), FOREGROUND)
         return keeper.keep(launch, slots.store(), foreground=True, app=settings.name)
     finally:
         slots.remove_paths()
-        if runtime is None:
+        if runtime is None and own is not None:
             shutil.rmtree(own, ignore_errors=True)
+
+
+def _temporary(name: str) -> Path:
+    """A new private directory. Raises OSError when there is no place for one.
+
+    Not tempfile's own choice of a place: it ends with the current directory, which is the application's.
+    """
+    places = [os.environ.get("TMPDIR", ""), "/tmp", "/var/tmp", "/dev/shm"]
+    for place in filter(None, places):
+        with contextlib.suppress(OSError):
+            return Path(tempfile.mkdtemp(prefix=f"clusterd-{name}-", dir=place))
+    raise OSError(
+        "no directory for the control socket: neither TMPDIR nor /tmp, /var/tmp or /dev/shm can be written: "
+        "mount a tmpfs at /tmp, or name one with --runtime"
+    )
 
 
 def main(arguments: Sequence[str]) -> int:

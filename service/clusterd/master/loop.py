@@ -36,6 +36,10 @@ from clusterd.worker.wire import WireError
 HEARTBEAT = 5.0
 """Seconds between two signs of life to keeper and systemd: the only timer of a master at rest."""
 
+AGAIN = 0.5
+"""Seconds after the first SIGTERM or SIGINT until another one counts as another: timeout(1) and others send it to the
+process and to its group, which is one wish."""
+
 WANTED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 Loop = Generator[float | None, list[tuple[Key, int]], int]
@@ -75,6 +79,7 @@ class Master:
         )
         self._beat_due = 0.0
         self._core_due: float | None = None
+        self._stop_asked: float | None = None
         self._stepped = 0.0
 
     def loop(self) -> Loop:
@@ -249,7 +254,7 @@ class Master:
     def _on_signals(self) -> None:
         for number in self.signals.read():
             if number in (signal.SIGTERM, signal.SIGINT):
-                self.context.events.append(StopAsked())
+                self._asked_to_stop()
             elif number in (signal.SIGHUP, signal.SIGUSR2):
                 self.requests.reload(None, None, {})
             elif number == signal.SIGUSR1:
@@ -258,6 +263,17 @@ class Master:
                     messages.MASTER_LEFT, f"master {os.getpid()} makes room for another (SIGUSR1)"
                 )
                 os._exit(0)
+
+    def _asked_to_stop(self) -> None:
+        """Drain; asked once more by somebody at a terminal or a container's engine: whoever still drains is cut off."""
+        now = time.monotonic()
+        if self._stop_asked is None:
+            self._stop_asked = now
+            self.context.events.append(StopAsked())
+        elif self.context.foreground and now - self._stop_asked >= AGAIN:
+            self.context.journal.record(messages.STOPPING, "asked to stop once more: what is in flight is cut off")
+            for worker in list(self.workers.bodies):
+                self.workers.kill(worker)
 
     def _on_keeper(self) -> None:
         try:

@@ -1,0 +1,20 @@
+"""Limits of this process and of all that it starts."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+
+DESCRIPTORS = 65536
+"""What the unit's LimitNOFILE= has. Not the hard limit itself: engines of containers set it to a thousand million, and
+there are programs that walk through every number below the soft one before they exec."""
+
+
+def raise_descriptors(wanted: int = DESCRIPTORS) -> None:
+    """Let `wanted` files be open at once, or as many as the hard limit has: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
