@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.clients import asking
-from tests.run.foreground import Foreground, gone, unread
+from tests.lacking import lacking
+from tests.run.foreground import CLUSTERD, Foreground, gone, unread
 from tests.run.namespaces import PidOne
+from tests.systemd.harness import cgroups
 
 MORE = """
 import os, sys
@@ -145,6 +147,33 @@ def test_exit_statuses(run: PidOne) -> None:
         other.start(wait=False)
         assert other.wait() == 2
         assert "app: found neither" in other.said() and "Traceback" not in other.said()
+
+
+def test_workers_are_as_many_as_the_quota_has(run: Foreground) -> None:
+    """workers = "auto" in a cgroup with the quota of one CPU is one worker, by the kernel's own files."""
+    lacking(None if cgroups.writable() else "no cgroup that this process may write")
+    v1 = cgroups.TOP / "cpu"
+    mount = v1 if (v1 / "cpu.cfs_quota_us").exists() else cgroups.unified()
+    assert mount is not None
+    group = mount / f"{cgroups.PREFIX}quota-{os.getpid()}"
+    if mount != v1:
+        (mount / "cgroup.subtree_control").write_text("+cpu")
+    group.mkdir()
+    try:
+        if mount == v1:
+            (group / "cpu.cfs_quota_us").write_text("100000")
+        else:
+            (group / "cpu.max").write_text("100000 100000")
+        run.workers = '"auto"'  # type: ignore[assignment]
+        command = [*CLUSTERD, "run", str(run.configure()), "--runtime", str(run.runtime)]
+        script = f'echo $$ >{group}/cgroup.procs; exec "$@"'
+        Foreground.start(run, ["sh", "-euc", script, "sh", *command])
+        assert run.status()["wanted"] == 1
+        assert run.process is not None
+        run.process.terminate()
+        assert run.wait() == 0
+    finally:
+        group.rmdir()
 
 
 def test_descriptors(run: Foreground) -> None:
