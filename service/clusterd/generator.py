@@ -26,6 +26,7 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
     sys.dont_write_bytecode = True
 
+from clusterd.config import profiles
 from clusterd.config.addresses import Address, parse
 from clusterd.config.claims import serving, settle
 from clusterd.config.cores import MAX_SLOTS, default_slots
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> int:
     for name in names(place.configuration):
         file = place.file(name)
         try:
-            table = read(file)
+            table = profiles.laid_over(read(file), chosen(file))
             listen = addresses(table)
             apps[name] = listen, socket(file, table, listen, place), service(file, table, place)
         except (OSError, ValueError, RecursionError) as e:
@@ -116,6 +117,13 @@ def names(directory: str) -> list[str]:
 
 def read(file: str) -> dict[str, Any]:
     return tomllib.loads(read_bounded(file, MAX_FILE).decode())
+
+
+def chosen(file: str) -> str:
+    try:
+        return profiles.chosen(file)
+    except (OSError, ValueError):
+        return ""  # the master refuses it, with the reason
 
 
 def addresses(table: dict[str, Any]) -> list[Address]:

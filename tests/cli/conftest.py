@@ -27,6 +27,7 @@ STATUS: dict[str, Any] = {
     "state": "serving",
     "summary": "2/2 workers, generation 3",
     "problem": None,
+    "profile": None,
     "master": {"pid": 800, "starts": 1, "since": 1_700_000_000.0},
     "generation": 3,
     "previous": 2,

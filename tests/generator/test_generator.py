@@ -18,7 +18,7 @@ GENERATOR = PROJECT / "service" / "clusterd" / "generator.py"
 GOLDEN = Path(__file__).resolve().parent / "golden"
 PYTHON = ["/usr/bin/python3", "-IS"]
 
-ALLOWED = {"addresses", "claims", "cores", "files", "homes", "names", "places", "values"}
+ALLOWED = {"addresses", "claims", "cores", "files", "homes", "names", "places", "profiles", "values"}
 """Of clusterd.config: what the generator may import."""
 
 SLOW = {

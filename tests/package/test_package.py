@@ -44,6 +44,7 @@ def test_contents(deb: Path) -> None:
         "/usr/lib/sysusers.d/clusterd.conf",
         "/usr/share/clusterd/clusterd/worker/wire.py",
         "/usr/share/clusterd/clusterd_zygote.py",
+        "/usr/share/clusterd/cluster.schema.json",
         "/usr/share/man/man8/clusterd.8.gz",
         "/usr/share/man/man5/cluster.toml.5.gz",
         "/usr/share/doc/clusterd/examples/hello/",

@@ -73,6 +73,8 @@ def test_replies_in_order_of_calls(server: Server, caller: Caller) -> None:
         ("Fly", {}, "org.varlink.service.MethodNotFound", {"method": "io.clusterd.Fly"}),
         ("Status", {"x": 1}, "org.varlink.service.InvalidParameter", {"parameter": "x"}),
         ("Reload", {"overlay": {"a": 1}}, "org.varlink.service.InvalidParameter", {"parameter": "overlay"}),
+        ("Changes", {"profile": {}}, "org.varlink.service.InvalidParameter", {"parameter": "profile"}),
+        ("Try", {"overlay": "x"}, "org.varlink.service.InvalidParameter", {"parameter": "overlay"}),
         ("Reload", {"environment": []}, "org.varlink.service.InvalidParameter", {"parameter": "environment"}),
         ("org.varlink.service.Fly", {}, "org.varlink.service.MethodNotFound", {"method": "org.varlink.service.Fly"}),
     ],

@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from clusterd.cli import control, files
+from clusterd.cli import control, files, profile
 from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.instances import Instance, InstanceType
+from clusterd.cli.lifecycle import need_rights
 from clusterd.cli.observe import receipt_line
 from clusterd.cli.progress import Progress
 
@@ -39,15 +40,20 @@ name = click.argument("instance", metavar="NAME", type=InstanceType())
 
 @click.command(short_help="Replace every worker by one of the code and file now on disk.")
 @name
+@profile.choose
 @quiet
-def reload(instance: Instance, quiet: bool) -> None:
+def reload(instance: Instance, quiet: bool, wanted: str | None) -> None:
     """Replace every worker by one of the code and configuration now on disk, and wait until that is done.
 
     The new generation is booted and checked completely while the old one serves; only then it takes over, and the old
     workers answer what they have and leave. A refused reload changes nothing. This is what 'systemctl reload
     cluster@NAME' runs. If the client is interrupted, the reload goes on.
     """
-    perform(instance, "Reload", environment(instance), quiet=quiet)
+    if wanted is not None:
+        profile.checked(instance, wanted)
+        need_rights("reload", instance)
+    with profile.remembered(instance, wanted):
+        perform(instance, "Reload", environment(instance), quiet=quiet)
 
 
 @click.command(short_help="Bring back the previous generation, from memory.")
@@ -63,13 +69,16 @@ def rollback(instance: Instance, quiet: bool) -> None:
 
 @click.command("try", short_help="Boot and check what is on disk, without traffic.")
 @name
+@profile.once
 @quiet
-def try_command(instance: Instance, quiet: bool) -> None:
+def try_command(instance: Instance, quiet: bool, wanted: str | None) -> None:
     """Boot and check the code and configuration now on disk without giving it traffic.
 
     The exit status says whether a reload would be accepted: made for a deployment pipeline. What runs is not touched.
     """
-    perform(instance, "Try", environment(instance), quiet=quiet)
+    profile.checked(instance, wanted)
+    asked = {} if wanted is None else {"profile": wanted}
+    perform(instance, "Try", environment(instance, wanted) | asked, quiet=quiet)
 
 
 def perform(instance: Instance, method: str, parameters: dict[str, Any], *, quiet: bool) -> None:
@@ -147,7 +156,7 @@ def inside(instance: Instance) -> bool:
     return os.environ.get("CLUSTERD_INSTANCE") == instance.name
 
 
-def environment(instance: Instance) -> dict[str, Any]:
+def environment(instance: Instance, profile: str | None = None) -> dict[str, Any]:
     """What the new generation's environment is made of.
 
     In the unit, systemd has just read EnvironmentFile= and Environment= anew: the whole of it counts. Elsewhere only
@@ -156,9 +165,9 @@ def environment(instance: Instance) -> dict[str, Any]:
     """
     if inside(instance):
         return {"environment": without_own(os.environ)}
-    own = instance.place.user or os.geteuid() == 0
-    if own and instance.file and (overlay := files.environment(instance.file, instance.place)) is not None:
-        return {"overlay": overlay}
+    if (instance.place.user or os.geteuid() == 0) and instance.file is not None:
+        overlay = files.environment(instance.file, instance.place, profile)
+        return {} if overlay is None else {"overlay": overlay}
     return {}
 
 

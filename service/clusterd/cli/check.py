@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from clusterd.cli import control
+from clusterd.cli import control, profile
 from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.files import count, describe
 from clusterd.cli.instances import Places, find, places
@@ -47,20 +47,22 @@ class Report:
 
 @click.command(short_help="Check configuration files, and say what a reload would change.")
 @click.argument("targets", metavar="[NAME|FILE]...", nargs=-1)
+@profile.once
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, an object for each file.")
 @click.pass_context
-def check(context: click.Context, targets: tuple[str, ...], as_json: bool) -> None:
+def check(context: click.Context, targets: tuple[str, ...], as_json: bool, wanted: str | None) -> None:
     """Check configuration files: every problem at once, with what was found, what is expected and a hint.
 
     NAME means its file in the configuration directory; anything with a slash or ending in .toml is a FILE; without
-    either, all files are checked. Addresses that overlap with another file's are a problem. Where an instance of that
-    name runs, it says too what a reload would change and what needs a restart. Exits 2 when a file has a problem.
+    either, all files are checked, and all profiles of each. Addresses that overlap with another file's are a problem.
+    Where an instance of that name runs, it says too what a reload would change and what needs a restart. Exits 2 when a
+    file has a problem.
     """
     where = places(context)
     files = [target_file(target, where) for target in targets] or [where.file(name) for name in where.known()]
     if not files:
         raise CommandError(f"no *.toml in {where.config}", Exit.INVALID, hint="see cluster.toml(5)")
-    reports = [examine(file, where) for file in files]
+    reports = [examine(file, where, wanted) for file in files]
     if as_json:
         click.echo(json.dumps([report.to_json() for report in reports], indent=2))
     else:
@@ -79,11 +81,11 @@ def target_file(target: str, where: Places) -> Path:
     return found.file
 
 
-def examine(file: Path, where: Places) -> Report:
-    """Check one file; its problems are in the report, never raised."""
+def examine(file: Path, where: Places, profile: str | None) -> Report:
+    """Check one file; its problems are in the report, never raised. `profile`: see load."""
     report = Report(file.name.removesuffix(".toml"), file)
     try:
-        settings = load_among(file.absolute(), claims.serving(where.known(), str(where.runtime)), where.place)
+        settings = load_among(file.absolute(), claims.serving(where.known(), str(where.runtime)), where.place, profile)
     except Invalid as e:
         report.problems = e.problems
         return report
@@ -96,15 +98,15 @@ def examine(file: Path, where: Places) -> Report:
     else:
         report.warnings = lacks
     if installed:
-        compare(report, where)
+        compare(report, where, {} if profile is None else {"profile": profile})
     return report
 
 
-def compare(report: Report, where: Places) -> None:
+def compare(report: Report, where: Places, parameters: dict[str, Any]) -> None:
     """Fill in the changes against the running instance of that name: its master knows what it runs."""
     instance = replace(where.instance(report.name), file=report.file)
     try:
-        found = control.once(instance, "Changes")
+        found = control.once(instance, "Changes", parameters)
     except control.NotRunning:
         return
     except CommandError as e:

@@ -32,6 +32,10 @@ class Lost(CommandError):
     """The master went away in the middle of a call."""
 
 
+class RestartNeeded(CommandError):
+    """The file asks for what a reload cannot change."""
+
+
 def status(instance: Instance, *, patience: float = PATIENCE) -> dict[str, Any]:
     """The Status object of docs/architecture.md."""
     found = once(instance, "Status", patience=patience).get("status")
@@ -40,9 +44,11 @@ def status(instance: Instance, *, patience: float = PATIENCE) -> dict[str, Any]:
     return found
 
 
-def once(instance: Instance, method: str, *, patience: float = PATIENCE) -> dict[str, Any]:
-    """The one reply to a method without parameters."""
-    return list(call(instance, method, {}, patience=patience))[-1]
+def once(
+    instance: Instance, method: str, parameters: dict[str, Any] | None = None, *, patience: float = PATIENCE
+) -> dict[str, Any]:
+    """The one reply to a method that does not stream."""
+    return list(call(instance, method, parameters or {}, patience=patience))[-1]
 
 
 def call(
@@ -153,7 +159,7 @@ def failure(instance: Instance, method: str, error: str, parameters: dict[str, A
             keys = parameters.get("keys") or []
             for key in keys:
                 click.echo(f"  at {key.get('applies')}: {key.get('text') or key.get('key')}", err=True)
-            return CommandError(
+            return RestartNeeded(
                 f"{instance.name}: {verb} refused: {count(len(keys), 'setting')} cannot change while it runs",
                 Exit.REFUSED,
                 hint=restart_hint(instance, keys),

@@ -16,13 +16,13 @@ from clusterd.config.problem import Problem
 from clusterd.config.settings import Settings
 
 
-def loaded(file: Path, place: Place = SYSTEM, *, among: bool = False) -> Settings:
+def loaded(file: Path, place: Place = SYSTEM, *, among: bool = False, profile: str | None = None) -> Settings:
     """The Settings of `file`; all its problems are printed before this raises CommandError.
 
-    `among`: that its addresses are another file's of the directory is a problem too.
+    `among`: that its addresses are another file's of the directory is a problem too. `profile`: see load.
     """
     try:
-        return load_among(file, place=place) if among else load(file, place)
+        return load_among(file, place=place, profile=profile) if among else load(file, place, profile)
     except Invalid as e:
         raise invalid(file, e.problems) from None
 
@@ -53,14 +53,14 @@ def describe(problem: Mapping[str, Any], *, kind: str = "error") -> str:
     return f"{text}\n  hint: {problem['hint']}" if problem.get("hint") else text
 
 
-def environment(file: Path, place: Place = SYSTEM) -> dict[str, str] | None:
-    """The variables of the application's environment-file, read again; None when it has none.
+def environment(file: Path, place: Place = SYSTEM, profile: str | None = None) -> dict[str, str] | None:
+    """The variables of the application's environment-file, read again; None when it has none. `profile`: see load.
 
     None too when the configuration is invalid: then the master refuses, and says why, better than a guess here would.
     Raises CommandError when the environment file itself cannot be used.
     """
     try:
-        path = load(file, place).environment_file
+        path = load(file, place, profile).environment_file
     except Invalid:
         return None
     if path is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from clusterd.cli import control, files, systemd
+from clusterd.cli import control, files, profile, systemd
 from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.instances import Instance, InstanceType
 from clusterd.cli.progress import Progress
@@ -15,7 +15,8 @@ from clusterd.cli.progress import Progress
 
 @click.command(short_help="Start an instance with its socket, and say why if it does not.")
 @click.argument("instance", metavar="NAME", type=InstanceType())
-def start(instance: Instance) -> None:
+@profile.choose
+def start(instance: Instance, wanted: str | None) -> None:
     """Start an instance: systemctl daemon-reload, then its socket and its service.
 
     Checks the file first, waits until the workers serve, and says why when they do not. Starts it now; what starts at
@@ -25,7 +26,10 @@ def start(instance: Instance) -> None:
     need_rights("start", instance)
     manager = systemd.of(instance.place)
     assert instance.file is not None
-    files.loaded(instance.file, instance.place, among=True)  # all problems in one go, before anything is touched
+    # all problems in one go, before anything is touched
+    files.loaded(instance.file, instance.place, among=True, profile=wanted)
+    profile.refuse_running(instance, wanted)
+    profile.keep(instance, wanted)
     with Progress(f"starting cluster@{instance.name}"):
         status, text = manager.systemctl("daemon-reload", patience=120)
         if status == 0:

@@ -52,6 +52,8 @@ SIGNALS = [
 FILES = [
     ("/etc/clusterd/_NAME_.toml", "the application; see cluster.toml(5)"),
     ("~/.config/clusterd/_NAME_.toml", "the same of a user's own, with --user"),
+    ("/etc/clusterd/_NAME_.profile", "the profile it runs with; without it, none"),
+    ("/usr/share/clusterd/cluster.schema.json", "the JSON Schema of the applications' files"),
     ("/run/clusterd/_NAME_/control", "the control socket of the running instance (Varlink, interface io.clusterd)"),
     ("/run/user/_UID_/clusterd/_NAME_/control", "the same of a user's own"),
 ]
@@ -89,6 +91,10 @@ EXAMPLES = [
     (
         "clusterd --user start hello && systemctl --user enable cluster@hello",
         "Start an application of one's own, without root, now and at each boot.",
+    ),
+    (
+        "clusterd reload hello --profile production",
+        "Lay **[profile.production]** of the file over it and replace the workers; remembered until another is chosen.",
     ),
     (
         "clusterd rollback hello",

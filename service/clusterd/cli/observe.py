@@ -62,6 +62,8 @@ def summary(found: dict[str, Any]) -> None:
     rows = [("addresses", ", ".join(found.get("listen", [])))]
     if found.get("problem"):
         rows.insert(0, ("problem", str(found["problem"])))
+    if found.get("profile"):
+        rows.append(("profile", str(found["profile"])))
     rows.append(("slots", f"{len(live)} of {slots.get('total', '?')} live ({ranges(live)})"))
     if rollout := found.get("rollout"):
         rows.append((rollout["kind"], f"#{rollout['number']} {rollout['phase']}, generation {rollout['generation']}"))

@@ -15,6 +15,7 @@ from clusterd.cli.instances import Places, of_place
 from clusterd.cli.lifecycle import start, stop
 from clusterd.cli.observe import list_command, status
 from clusterd.cli.run import run
+from clusterd.cli.schema import schema_command
 from clusterd.cli.version import version
 from clusterd.config.places import SYSTEM, of_user
 
@@ -67,7 +68,7 @@ def exit_statuses() -> str:
     return f"\b\nExit status:\n{rows}"
 
 
-for command in (run, status, list_command, check, reload, rollback, try_command, start, stop, version):
+for command in (run, status, list_command, check, reload, rollback, try_command, start, stop, schema_command, version):
     clusterd.add_command(command)
 clusterd.epilog = exit_statuses()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from clusterd.cli import profile
 from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.files import invalid, loaded
 from clusterd.config import names
@@ -40,6 +41,7 @@ from clusterd.shell.listeners import ListenError
     help="The server in the workers.",
     show_default="auto",
 )
+@profile.once
 @click.option("--command", metavar="COMMAND", help="Instead of APP: a program that takes LISTEN_FDS, as one string.")
 @click.option(
     "--name", metavar="NAME", help="What it is called in logs and status.", show_default="run, or the file's name"
@@ -48,13 +50,15 @@ from clusterd.shell.listeners import ListenError
     "--runtime", metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
     help="Where to put the control socket.", show_default="a new temporary directory",
 )  # fmt: skip
-def run(app: str | None, name: str | None, runtime: Path | None, command: str | None, **options: Any) -> int:
+def run(
+    app: str | None, name: str | None, runtime: Path | None, command: str | None, wanted: str | None, **options: Any
+) -> int:
     """Serve an application in the foreground until Ctrl-C, which drains the workers.
 
     APP is MODULE:OBJECT, an ASGI or WSGI application, or MODULE:FACTORY(). FILE.toml is a configuration file; options
     given besides it win. SIGHUP reloads, and so does 'clusterd reload DIR/control' with the directory of --runtime.
     """
-    settings = assemble(app, name, command, given(options))
+    settings = assemble(app, name, command, given(options), wanted)
     if runtime is not None:
         runtime = runtime.absolute()
         try:
@@ -82,8 +86,12 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def assemble(app: str | None, name: str | None, command: str | None, keys: dict[str, Any]) -> Settings:
+def assemble(
+    app: str | None, name: str | None, command: str | None, keys: dict[str, Any], wanted: str | None = None
+) -> Settings:
     """The Settings of the command line. Raises CommandError, the problems printed."""
+    if wanted is not None and not (app or "").endswith(".toml"):
+        raise CommandError("--profile is of a file", Exit.INVALID, hint="clusterd run FILE.toml --profile PROFILE")
     words = words_of(command)
     if name is not None and not names.is_name(name):
         raise CommandError(f"--name: '{name}' cannot be a name", Exit.INVALID, hint=f"a name is {names.NAME}")
@@ -95,7 +103,7 @@ def assemble(app: str | None, name: str | None, command: str | None, keys: dict[
         raise CommandError("both APP and --command: an application is one or the other", Exit.INVALID)
     try:
         if app is not None and app.endswith(".toml"):
-            return overridden(loaded(Path(app).absolute()), name, keys)
+            return overridden(loaded(Path(app).absolute(), profile=wanted), name, keys)
         return from_run(app=app, command=words, **({"name": name} if name else {}), **keys)
     except Invalid as e:
         raise invalid(Path("clusterd run"), e.problems) from None

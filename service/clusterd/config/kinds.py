@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from clusterd.config import addresses
+from clusterd.config import addresses, shapes
 from clusterd.config.names import ACCOUNT, is_account, is_root
 from clusterd.config.values import duration, duration_text
 
@@ -41,11 +41,15 @@ class Wrong(Exception):
 
 @dataclass(frozen=True)
 class Kind:
-    """`expected` is a noun phrase for messages and the manual; `parse` raises Wrong."""
+    """`expected` is a noun phrase for messages and the manual; `parse` raises Wrong.
+
+    `schema` says in JSON Schema what an editor can check of it: it takes all that `parse` takes, and maybe more.
+    """
 
     expected: str
     parse: Callable[[Any], Any]
     secret: bool = False
+    schema: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
 
 def _text(value: Any, hint: str = "") -> str:
@@ -68,7 +72,8 @@ def number(low: int, high: int, *words: str) -> Kind:
             raise Wrong
         return value
 
-    return Kind(" or ".join([*(f'"{w}"' for w in words), f"a whole number from {low} to {high}"]), parse)
+    expected = " or ".join([*(f'"{w}"' for w in words), f"a whole number from {low} to {high}"])
+    return Kind(expected, parse, schema=shapes.number(low, high, *words))
 
 
 def choice(*words: str) -> Kind:
@@ -77,7 +82,7 @@ def choice(*words: str) -> Kind:
             raise Wrong
         return value
 
-    return Kind(one_of(words), parse)
+    return Kind(one_of(words), parse, schema=shapes.choice(*words))
 
 
 def one_of(words: tuple[str, ...]) -> str:
@@ -101,7 +106,7 @@ def seconds(low: float, high: float) -> Kind:
             raise Wrong
         return found
 
-    return Kind(f"a time from {duration_text(low)} to {duration_text(high)}", parse)
+    return Kind(f"a time from {duration_text(low)} to {duration_text(high)}", parse, schema=shapes.TIME)
 
 
 def size(low: int, high: int) -> Kind:
@@ -118,7 +123,7 @@ def size(low: int, high: int) -> Kind:
             raise Wrong
         return found
 
-    return Kind(f"a size from {size_text(low)} to {size_text(high)}", parse)
+    return Kind(f"a size from {size_text(low)} to {size_text(high)}", parse, schema=shapes.SIZE)
 
 
 def size_text(size: int) -> str:
@@ -345,18 +350,20 @@ def show(value: Any) -> str:
 
 
 TRUSTED_EACH = 'an IP address, a network, "unix" or "*"'
-TRUSTED = Kind(f"a list of strings, each {TRUSTED_EACH}", _trusted)
-PEM = Kind("an absolute path, or the name of a credential", _pem)
-PATH = Kind("an absolute path", _path)
-ENVIRONMENT_FILE = Kind("an absolute path", _environment_file)
-APP = Kind('"MODULE:OBJECT" or "MODULE:FACTORY()"', _app)
-COMMAND = Kind("a list of strings, the program and its arguments", _command)
-LISTEN = Kind("an address or a list of addresses", _listen)
-USER = Kind("the name of an account", _user)
-GROUP = Kind("the name of a group", _account)
-READY = Kind('"notify" or "after TIME"', _ready)
-URL_PATH = Kind('a path such as "/healthz"', _url_path)
-ROOT_PATH = Kind('a path such as "/api"', _root_path)
-SWITCH = Kind("true or false", _switch)
-PRELOAD = Kind('"force" or false', _preload)
-ENVIRONMENT = Kind("a table of strings", _environment, secret=True)
+TRUSTED = Kind(f"a list of strings, each {TRUSTED_EACH}", _trusted, schema=shapes.words_or_one(MAX_TRUSTED))
+PEM = Kind("an absolute path, or the name of a credential", _pem, schema=shapes.text("^(/.*|[A-Za-z0-9_.-]{1,255})$"))
+PATH = Kind("an absolute path", _path, schema=shapes.text("^/", MAX_TEXT))
+ENVIRONMENT_FILE = Kind("an absolute path", _environment_file, schema=shapes.text(r"^/[^*?\[\]\\\s]*$", MAX_TEXT))
+APP = Kind('"MODULE:OBJECT" or "MODULE:FACTORY()"', _app, schema=shapes.text(shapes.APP, MAX_TEXT))
+COMMAND = Kind(
+    "a list of strings, the program and its arguments", _command, schema=shapes.words(MAX_ARGUMENTS, MAX_TEXT)
+)
+LISTEN = Kind("an address or a list of addresses", _listen, schema=shapes.one_or_several(shapes.ADDRESS, MAX_LISTEN))
+USER = Kind("the name of an account", _user, schema=shapes.account("root", "0"))
+GROUP = Kind("the name of a group", _account, schema=shapes.account())
+READY = Kind('"notify" or "after TIME"', _ready, schema=shapes.READY)
+URL_PATH = Kind('a path such as "/healthz"', _url_path, schema=shapes.text("^/[!-~]{0,1023}$"))
+ROOT_PATH = Kind('a path such as "/api"', _root_path, schema=shapes.text("^/[!-~]{0,1022}[!-.0-~]$"))
+SWITCH = Kind("true or false", _switch, schema={"type": "boolean"})
+PRELOAD = Kind('"force" or false', _preload, schema={"enum": ["force", False]})
+ENVIRONMENT = Kind("a table of strings", _environment, secret=True, schema=shapes.variables(MAX_ENVIRONMENT))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clusterd.config import claims
+from clusterd.config import claims, profiles
 from clusterd.config.environment import EnvironmentFileError, read_environment
 from clusterd.config.files import NoFile, read_bounded
 from clusterd.config.names import NAME, is_name
@@ -37,37 +37,48 @@ class Loaded:
     problems: Mapping[str, list[Problem]]
 
 
-def load(path: str | os.PathLike[str], place: Place = SYSTEM) -> Settings:
+def load(path: str | os.PathLike[str], place: Place = SYSTEM, profile: str | None = None) -> Settings:
     """The Settings of one file, NAME.toml. Raises Invalid. Its neighbours are not looked at: `load_among` does.
 
-    `place` is what runs it: a user's manager can do less.
+    `place` is what runs it: a user's manager can do less. `profile` None: the one that was chosen, which stands beside
+    the file; "": none.
     """
     file = os.fspath(path)
-    return read(_name(file), file, _read(file), place)
+    name = _name(file)
+    return read(name, file, _read(file), place, _chosen(file) if profile is None else profile)
 
 
 def load_all(
-    directory: str | os.PathLike[str], serving: Collection[str] | None = None, place: Place = SYSTEM
+    directory: str | os.PathLike[str],
+    serving: Collection[str] | None = None,
+    place: Place = SYSTEM,
+    known: Mapping[str, Settings] | None = None,
 ) -> Loaded:
     """Every NAME.toml of `directory`; of two whose addresses overlap, the one that loses has a problem naming both.
 
     `serving` are the instances that run, which keep their addresses; None: as seen in the runtime directory of `place`.
+    `known` are those that were read already.
     """
     good: dict[str, Settings] = {}
     bad: dict[str, list[Problem]] = {}
     for path in _files(directory):
         try:
-            good[path.stem] = load(path, place)
+            good[path.stem] = (known or {}).get(path.stem) or load(path, place)
         except Invalid as e:
             bad[path.stem] = e.problems
     refused = _overlaps(good, claims.serving(good, place.runtime) if serving is None else serving)
     return Loaded({n: s for n, s in good.items() if n not in refused}, bad | {n: [p] for n, p in refused.items()})
 
 
-def load_among(path: str | os.PathLike[str], serving: Collection[str] | None = None, place: Place = SYSTEM) -> Settings:
+def load_among(
+    path: str | os.PathLike[str],
+    serving: Collection[str] | None = None,
+    place: Place = SYSTEM,
+    profile: str | None = None,
+) -> Settings:
     """As `load`, and Invalid too when the file's addresses belong to another of its directory. What a master uses."""
-    settings = load(path, place)
-    others = load_all(Path(path).parent, serving, place)
+    settings = load(path, place, profile)
+    others = load_all(Path(path).parent, serving, place, {settings.name: settings})
     if settings.name in others.problems and settings.name not in others.settings:
         raise Invalid(others.problems[settings.name])
     return settings
@@ -155,6 +166,14 @@ def _name(file: str) -> str:
     if not is_name(name) or not file.endswith(".toml"):
         raise Invalid([Problem(file, "", f"the name '{os.path.basename(file)}'", f"NAME.toml, NAME being {NAME}")])
     return name
+
+
+def _chosen(file: str) -> str:
+    try:
+        return profiles.chosen(file)
+    except (OSError, ValueError) as e:
+        text = e.strerror if isinstance(e, OSError) else str(e)
+        raise Invalid([Problem(profiles.beside(file), "", str(text), "the name of a profile")]) from e
 
 
 def _read(file: str) -> dict[str, Any]:

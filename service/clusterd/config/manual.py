@@ -68,6 +68,36 @@ path = "/healthz"
 """
 
 _TAIL = """\
+.SH PROFILES
+A table
+.B [profile.NAME]
+has keys and tables as the file itself has them. With
+.B clusterd start NAME \\-\\-profile PROFILE
+or
+.B clusterd reload NAME \\-\\-profile PROFILE
+they are laid over the file's: a key replaces the file's, a table is gone through key by key, and what the profile does
+not have stays as it is. The choice is remembered, in
+.IR /etc/clusterd/NAME.profile ,
+for every later start, reload and boot;
+.B \\-\\-profile none
+forgets it.
+.B clusterd check
+checks every profile, chosen or not. A profile has no
+.BR listen " and no " slots :
+the sockets are the application's own, whatever it is run as.
+.PP
+.nf
+.RS
+app = "hello:app"
+listen = "127.0.0.1:8000"
+
+[profile.production]
+workers = 16
+
+[profile.production.env]
+LOGGING = "json"
+.RE
+.fi
 .SH TWO FILES, ONE ADDRESS
 Addresses of two files must not overlap, wildcards and both IP families included: the kernel would let both listen, and
 share the connections out between them. An application that runs keeps its address; among those that do not, the first
@@ -90,6 +120,15 @@ is read by the user.
 .TP
 .I ~/.config/clusterd/NAME.toml
 A user's own.
+.TP
+.I /etc/clusterd/NAME.profile
+The profile chosen for it, one line. May be written by hand; without it there is none.
+.TP
+.I /usr/share/clusterd/cluster.schema.json
+The file's JSON Schema, for editors that complete and check TOML, such as those with taplo. A file names it in its first
+line:
+.br
+#:schema file:///usr/share/clusterd/cluster.schema.json
 .TP
 .I /run/clusterd/NAME/control
 The running application's control socket.

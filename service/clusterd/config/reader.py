@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 from clusterd.config.cores import cores, default_slots
@@ -12,24 +12,84 @@ from clusterd.config.kinds import Wrong, show, type_name
 from clusterd.config.places import SYSTEM, Place
 from clusterd.config.ports import first_unprivileged
 from clusterd.config.problem import Invalid, Problem
+from clusterd.config.profiles import FIXED, NAME, NONE, is_profile, laid_over
 from clusterd.config.settings import ENGINES, LATER, TABLE, TYPES, Http, Settings, key_of
 from clusterd.worker import abilities
 
 MAX_DESCRIPTORS = 1024
 """slots x TCP addresses + UNIX sockets: half of the service's FileDescriptorStoreMax=, see units/cluster@.service."""
+MAX_PROFILES = 32
 
 
-def read(name: str, file: str | None, table: Mapping[str, Any], place: Place = SYSTEM) -> Settings:
-    """The Settings of `table`, or Invalid with all problems. `file` is None where there is no file."""
-    reader = _Reader(file or name)
-    reader.table("", table)
-    reader.together()
-    if place.user:
-        reader.unprivileged()
-        reader.values.setdefault("directory", f"{place.home.rstrip('/')}/{name}")
-    if reader.problems:
-        raise Invalid(reader.problems)
-    return reader.build(name, file)
+def read(name: str, file: str | None, table: Mapping[str, Any], place: Place = SYSTEM, profile: str = "") -> Settings:
+    """The Settings of `table` with `profile` laid over it, "" being none. `file` is None where there is no file.
+
+    Raises Invalid with all problems of the file and of each of its profiles: what is chosen tomorrow is checked today.
+    """
+
+    def reading(merged: Mapping[str, Any]) -> _Reader:
+        reader = _Reader(file or name)
+        reader.table("", merged)
+        reader.together()
+        if place.user:
+            reader.unprivileged()
+            reader.values.setdefault("directory", f"{place.home.rstrip('/')}/{name}")
+        return reader
+
+    plain = reading(laid_over(table, ""))
+    whole = _Profiles(file or name, table, plain, reading)
+    if profile and profile not in whole.readers:
+        whole.missing(profile)
+    if plain.problems or whole.problems:
+        raise Invalid([*plain.problems, *whole.problems])
+    return (whole.readers[profile] if profile else plain).build(name, file, profile)
+
+
+class _Profiles:
+    """Reads the file once more for each profile; what is wrong then and was not without it, is the profile's."""
+
+    def __init__(
+        self, file: str, table: Mapping[str, Any], plain: _Reader, reading: Callable[[Mapping[str, Any]], _Reader]
+    ) -> None:
+        self.file = file
+        self.problems: list[Problem] = []
+        self.readers: dict[str, _Reader] = {}
+        every = table.get("profile", {})
+        if not isinstance(every, dict):
+            self.wrong("profile", show(every), "tables: [profile.NAME]")
+            return
+        if len(every) > MAX_PROFILES:
+            self.wrong("profile", f"{len(every)} profiles", f"at most {MAX_PROFILES}")
+        for name, over in list(every.items())[:MAX_PROFILES]:
+            key = f"profile.{name}"
+            if not is_profile(name):
+                self.wrong(key, "that name", f"{NAME}, and not '{NONE}', which stands for the file without a profile")
+            elif not isinstance(over, dict):
+                self.wrong(key, show(over), f"a table: [{key}]")
+            else:
+                self.fixed(key, over)
+                reader = self.readers[name] = reading(laid_over(table, name))
+                own = [problem for problem in reader.problems if problem not in plain.problems]
+                self.problems += [replace(problem, key=f"{key}.{problem.key}") for problem in own]
+
+    def fixed(self, key: str, over: Mapping[str, Any]) -> None:
+        for fixed in FIXED:
+            if fixed in over:
+                hint = "the sockets are the application's, whatever profile it runs with: give it above all tables"
+                self.wrong(
+                    f"{key}.{fixed}", "a key that no profile has", "another key", hint if fixed != "profile" else ""
+                )
+
+    def missing(self, profile: str) -> None:
+        near = difflib.get_close_matches(profile, self.readers, 1)
+        known = ", ".join(sorted(self.readers))
+        hint = f"did you mean '{near[0]}'?" if near else f"there are: {known}" if known else "it has none"
+        self.wrong(
+            "profile", f"'{profile}' chosen, which the file does not have", f"a profile of it, or '{NONE}'", hint
+        )
+
+    def wrong(self, key: str, found: str, expected: str, hint: str = "") -> None:
+        self.problems.append(Problem(self.file, key, found, expected, hint))
 
 
 class _Reader:
@@ -172,7 +232,7 @@ class _Reader:
                 hint = "lower ones are the system's: put a proxy there, or the file into /etc/clusterd"
                 self.wrong("listen", f"port {address.port}", f"a port from {lowest} up", hint)
 
-    def build(self, name: str, file: str | None) -> Settings:
+    def build(self, name: str, file: str | None, profile: str) -> Settings:
         v = self.values
         v.setdefault("directory", f"/srv/{name}")
         v.setdefault("slots", default_slots())
@@ -191,4 +251,4 @@ class _Reader:
             for table, cls in TYPES.items()
         }
         made |= {f.name: v[key_of(f)] for f in fields(Settings) if key_of(f) in v}
-        return Settings(name=name, file=file, **made)
+        return Settings(name=name, file=file, profile=profile, **made)

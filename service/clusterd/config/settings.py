@@ -289,11 +289,13 @@ class Log:
 class Settings:
     """One application, every default filled in, "auto" replaced by what it stands for. Times are float seconds.
 
-    Exactly one of `app` and `command` is set. `file` is None for an application without one (`clusterd run`).
+    Exactly one of `app` and `command` is set. `file` is None for an application without one (`clusterd run`);
+    `profile` is the one laid over it, "" for none.
     """
 
     name: str
     file: str | None = None
+    profile: str = ""
     app: str | None = _row(
         kinds.APP,
         'The ASGI or WSGI application: an object in a module, or with "()" what a function returns.',
@@ -426,7 +428,6 @@ LATER: Mapping[str, str] = {
     "limits": "not in this release: use 'systemctl edit cluster@NAME.service', MemoryMax= and CPUQuota=",
     "sticky": 'not in this release: balance = "hash" keeps a client\'s address on one worker',
     "task": "background tasks are not in this release: write a unit for them",
-    "profile": "profiles are not in this release: write a file for each",
     "health.watchdog": "not in this release",
 }
 """Keys of the design that are not built yet, refused in words rather than as unknown."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 # systemd.time(7), without months and years: nobody means them in a time-out
-_SECONDS = {
+UNITS = {
     **dict.fromkeys(("ms", "msec"), 0.001),
     **dict.fromkeys(("s", "sec", "second", "seconds"), 1.0),
     **dict.fromkeys(("m", "min", "minute", "minutes"), 60.0),
@@ -22,9 +22,9 @@ def duration(text: str) -> float:
         return 0.0
     total, position = 0.0, 0
     while match := _TERM.match(text, position):
-        if match[2] not in _SECONDS:
+        if match[2] not in UNITS:
             raise ValueError(f"'{match[2]}' is no unit of time: ms, s, min, h and d are")
-        total += float(match[1]) * _SECONDS[match[2]]
+        total += float(match[1]) * UNITS[match[2]]
         position = match.end()
     if not position or position != len(text):
         raise ValueError('write a number and its unit, such as "30s", "250ms" or "1min 30s"')

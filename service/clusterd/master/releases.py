@@ -111,10 +111,12 @@ class Source:
         self.place = place
         self.given = given
 
-    def load(self) -> Settings:
-        """Raises Invalid."""
+    def load(self, profile: str | None = None) -> Settings:
+        """Raises Invalid. `profile` None: the chosen one, or that of `clusterd run`."""
+        if profile is None and self.given is not None:
+            profile = self.given.profile
         if self.file is not None:
-            return load_among(self.file, place=self.place)
+            return load_among(self.file, place=self.place, profile=profile)
         assert self.given is not None, "without a file there are settings from the start"
         return self.given
 

@@ -97,6 +97,7 @@ class Requests:
                     call.parameters.get("environment"),
                     call.parameters.get("overlay") or {},
                     Kind.RELOAD if call.method == "Reload" else Kind.TRY,
+                    call.parameters.get("profile"),
                 )
             case "Rollback":
                 self._ask(call, Kind.ROLLBACK, None)
@@ -111,14 +112,16 @@ class Requests:
         environment: Mapping[str, str] | None,
         overlay: Mapping[str, str],
         kind: Kind = Kind.RELOAD,
+        profile: str | None = None,
     ) -> None:
         """A new generation of the code and the file as they are now; refused at once when the file cannot do it.
 
         `environment` is what systemd gives a fresh process of the unit and takes the place of the one before;
-        `overlay` goes on top of it. `call` is None for a signal: then the journal alone is told.
+        `overlay` goes on top of it. `profile` None: the one that is chosen. `call` is None for a signal: then the
+        journal alone is told.
         """
         try:
-            settings = self.source.load()
+            settings = self.source.load(profile)
         except Invalid as e:
             self._refuse(
                 call, "Invalid", "; ".join(str(p) for p in e.problems), problems=[asdict(p) for p in e.problems]
@@ -174,7 +177,7 @@ class Requests:
     def _changes(self, call: Call) -> None:
         """What a reload of the file as it is now would change. Values of variables are not in it."""
         try:
-            settings, running = self.source.load(), self.ledger.running
+            settings, running = self.source.load(call.parameters.get("profile")), self.ledger.running
         except Invalid as e:
             call.error("Invalid", problems=[asdict(p) for p in e.problems])
             return

@@ -35,6 +35,7 @@ class Status:
             "state": state_of(c),
             "summary": summary(c),
             "problem": c.problem or sockets.shortage(self.context, self.ledger) or None,
+            "profile": (running.profile if (running := self.ledger.running) else "") or None,
             "master": {"pid": os.getpid(), "starts": self.context.keeping.starts, "since": wall - (now - self.born)},
             "generation": c.current,
             "previous": c.previous,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clusterd import __version__
-from clusterd.shell.interface import METHODS, NAME, SERVICE, SERVICE_TEXT, TEXT, Rights
+from clusterd.shell.interface import METHODS, NAME, SERVICE, SERVICE_TEXT, TEXT, TEXTS, Rights
 from clusterd.shell.poll import READ, WRITE, Poll
 from clusterd.worker.wire import Message, Wire, WireError
 
@@ -268,11 +268,13 @@ class Client:
 
 
 def _wrong(allowed: tuple[str, ...], parameters: dict[str, Any]) -> str | None:
-    """The first parameter that is unknown, or not an object of strings."""
+    """The first parameter that is unknown, or neither a string nor an object of strings, as it should be."""
     for name, value in parameters.items():
         if name not in allowed:
             return name
-        if value is not None and not (isinstance(value, dict) and all(isinstance(v, str) for v in value.values())):
+        if value is None or (name in TEXTS and isinstance(value, str)):
+            continue
+        if name in TEXTS or not (isinstance(value, dict) and all(isinstance(v, str) for v in value.values())):
             return name
     return None
 

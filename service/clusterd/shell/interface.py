@@ -19,7 +19,7 @@ class Rights(IntEnum):
 
 @dataclass(frozen=True)
 class Method:
-    """`parameters` are all optional, each an object of strings; `rights` is what the peer needs."""
+    """`parameters` are all optional, each an object of strings, or one of TEXTS; `rights` is what the peer needs."""
 
     rights: Rights
     parameters: tuple[str, ...] = ()
@@ -27,12 +27,15 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "Status": Method(Rights.READ),
-    "Changes": Method(Rights.CHANGE),
+    "Changes": Method(Rights.CHANGE, ("profile",)),
     "Reload": Method(Rights.CHANGE, ("environment", "overlay")),
     "Rollback": Method(Rights.CHANGE),
     "Stop": Method(Rights.CHANGE),
-    "Try": Method(Rights.CHANGE, ("environment", "overlay")),
+    "Try": Method(Rights.CHANGE, ("environment", "overlay", "profile")),
 }
+
+TEXTS = frozenset({"profile"})
+"""Parameters that are a string."""
 
 ERRORS = ("Refused", "Returned", "Superseded", "Invalid", "RestartNeeded", "NotAllowed", "Stopping", "Busy")
 
@@ -103,6 +106,7 @@ type State (
   state: (starting, serving, reloading, degraded, stopping),
   summary: string,
   problem: ?string,
+  profile: ?string,
   master: Master,
   generation: ?int,
   previous: ?int,
@@ -141,8 +145,9 @@ type Change (
 # What goes on now.
 method Status() -> (status: State)
 
-# What a reload would change, and the command that brings it into effect if a reload does not.
-method Changes() -> (changes: []Change, how: string)
+# What a reload would change, and the command that brings it into effect if a reload does not. `profile` instead of the
+# one that is chosen, "" for none.
+method Changes(profile: ?string) -> (changes: []Change, how: string)
 
 # Replaces every worker by one of the code and the file now on disk. `environment` is what a fresh process of the unit
 # gets from systemd and takes the place of the one before; the variables of `overlay` go on top of it.
@@ -151,8 +156,9 @@ method Reload(environment: ?[string]string, overlay: ?[string]string) -> (progre
 # Brings back the generation before, from memory.
 method Rollback() -> (progress: ?Progress, receipt: ?Receipt)
 
-# Boots and checks the code now on disk without giving it a request, then drops it.
-method Try(environment: ?[string]string, overlay: ?[string]string) -> (progress: ?Progress, report: ?Receipt)
+# Boots and checks the code now on disk without giving it a request, then drops it. `profile` as for Changes.
+method Try(environment: ?[string]string, overlay: ?[string]string, profile: ?string)
+  -> (progress: ?Progress, report: ?Receipt)
 
 # Drains everything and leaves. With "more" the first reply comes at once; the service is gone when the keeper is.
 method Stop() -> (keeper: int)

@@ -19,6 +19,7 @@ class Instance:
         self.socket = f"cluster@{name}.socket"
         self.directory = f"/srv/{name}"
         self.file = f"/etc/clusterd/{name}.toml"
+        self.profile = f"/etc/clusterd/{name}.profile"
 
     def __enter__(self) -> Instance:
         return self
@@ -28,7 +29,8 @@ class Instance:
         run("stop", self.socket, self.service, check=False)
         run("disable", "--quiet", self.service, self.socket, check=False)
         left = self.processes()
-        self.machine.run(["rm", "-rf", "--", self.file, self.directory, f"/etc/systemd/system/{self.service}.d"])
+        paths = [self.file, self.profile, self.directory, f"/etc/systemd/system/{self.service}.d"]
+        self.machine.run(["rm", "-rf", "--", *paths])
         run("daemon-reload")
         run("reset-failed", self.service, self.socket, check=False)
         if left:

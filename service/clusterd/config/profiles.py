@@ -1,0 +1,74 @@
+"""Profiles: [profile.NAME] lays its keys over the file's. Imported by the generator: see names.py.
+
+Which one is used is the administrator's choice and stands beside the file, in NAME.profile: in /etc, because the
+generator needs it before any other file system is there, and because it is configuration like the file itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from clusterd.config.files import read_bounded
+from clusterd.config.names import NAME, is_name
+
+__all__ = ["FIXED", "NAME", "NONE", "beside", "choose", "chosen", "is_profile", "laid_over"]
+
+NONE = "none"
+"""What stands for the file without a profile, and so can be no profile's name."""
+
+FIXED = ("listen", "slots", "profile")
+"""Keys no profile has: the sockets are the application's own, whatever it is run as, and outlive every change of it."""
+
+_MAX_CHOICE = 100
+_MODE = 0o644
+
+
+def is_profile(text: str) -> bool:
+    return is_name(text) and text != NONE
+
+
+def laid_over(table: Mapping[str, Any], profile: str) -> dict[str, Any]:
+    """`table` with the keys of its [profile.NAME] in place: table by table, key by key. "" or unknown: without any."""
+    plain = {key: value for key, value in table.items() if key != "profile"}
+    every = table.get("profile")
+    over = every.get(profile) if isinstance(every, dict) else None
+    if not isinstance(over, dict):
+        return plain
+    for key, value in over.items():
+        below = plain.get(key)
+        if key not in FIXED:
+            plain[key] = {**below, **value} if isinstance(below, dict) and isinstance(value, dict) else value
+    return plain
+
+
+def beside(file: str) -> str:
+    """Where the choice for `file` is."""
+    return file.removesuffix(".toml") + ".profile"
+
+
+def chosen(file: str) -> str:
+    """The profile chosen for `file`, "" for none. Raises OSError, ValueError; the name is not checked."""
+    try:
+        return read_bounded(beside(file), _MAX_CHOICE).decode().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def choose(file: str, profile: str) -> None:
+    """Remember `profile` for `file`; "" forgets. Whole or not at all, also when the power fails. Raises OSError."""
+    path = beside(file)
+    if not profile:
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass  # it was so already
+        return
+    new = f"{path}.new"
+    with open(new, "w", encoding="ascii") as f:
+        f.write(f"{profile}\n")
+        f.flush()
+        os.fchmod(f.fileno(), _MODE)
+        os.fsync(f.fileno())
+    os.replace(new, path)
