@@ -52,13 +52,13 @@ def test_every_engine_is_asked_about_every_key() -> None:
     keys = {f"http.{key_of(f)}" for f in fields(Http)} | {"log.access", "tls"}
     assert set(abilities.LIMITS) == keys
     for key, engines in abilities.LIMITS.items():
-        assert engines.keys() <= {*ENGINES, "granian"}, key
+        assert engines.keys() <= set(ENGINES), key
 
 
 def test_each_key_has_an_engine() -> None:
     """No key is there that no engine can do."""
     for key in abilities.LIMITS:
-        assert any(not abilities.in_words(key, engine).startswith("no") for engine in (*ENGINES, "granian")), key
+        assert any(not abilities.in_words(key, engine).startswith("no") for engine in ENGINES), key
 
 
 def test_defaults_are_the_workers() -> None:

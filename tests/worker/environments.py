@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lacking import lacking
@@ -25,7 +26,30 @@ ENGINES = {
     "uvicorn-newest-plain": ["uvicorn", "wsproto"],
     "waitress-2.1.2": ["waitress==2.1.2"],
     "waitress-newest": ["waitress"],
+    "granian-2.8.0": ["granian==2.8.0"],
+    "granian-newest": ["granian", "uvloop"],
 }
+
+
+@dataclass(frozen=True)
+class Case:
+    """An engine of one version with an example application that suits it."""
+
+    environment: str
+    app: str
+    engine: str = "auto"
+
+    @property
+    def name(self) -> str:
+        return f"{self.environment}-asgi" if self.engine != "auto" else self.environment
+
+    @property
+    def boot(self) -> dict[str, str]:
+        return {"app": self.app, "engine": self.engine}
+
+
+CASES = [Case(name, "hello:app" if name.startswith("uvicorn") else "shop:app") for name in ENGINES]
+CASES += [Case(name, "hello:app", "granian") for name in ENGINES if name.startswith("granian")]
 
 
 def interpreters() -> dict[str, str]:

@@ -5,31 +5,26 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
-from pathlib import Path
 
 import pytest
-from environments import ENGINES, ROOT, environment
+from environments import CASES, ROOT, Case, environment
 from harness import Client, signal_pidfd
 from websocket import WebSocket
 
-UVICORNS = [name for name in ENGINES if name.startswith("uvicorn")]
-WAITRESSES = [name for name in ENGINES if name.startswith("waitress")]
 
-
-@pytest.fixture(params=[*UVICORNS, *WAITRESSES])
-def engine(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
+@pytest.fixture(params=CASES, ids=lambda case: case.name)
+def case(request: pytest.FixtureRequest) -> Case:
+    found: Case = request.param
+    return found
 
 
 @pytest.fixture
-def booted(start, application, engine):
+def booted(start, application, case):
     """A master whose zygote has loaded the example that suits the engine."""
     shutil.copy(ROOT / "examples/wsgi/shop.py", application)
-    master = start(python=environment(engine))
-    app = "hello:app" if engine.startswith("uvicorn") else "shop:app"
-    up = master.up(app=app, health={"path": "/healthz"})
-    assert up["engine"].startswith(engine.split("-")[0] + " ")
+    master = start(python=environment(case.environment))
+    up = master.up(**case.boot, health={"path": "/healthz"})
+    assert up["engine"].startswith(case.environment.split("-")[0] + " ")
     assert up["mode"] == "fork", up["why"]
     return master
 
@@ -58,7 +53,7 @@ def test_staged_drain(booted, slots):
     assert (status, headers["connection"].lower(), body) == (200, "close", "slept 0.6 s\n")
     assert busy.ended()
     report = worker.peer.expect("drained")
-    assert (report["requests"], report["closed"], report["cut"]) == (5, 1, 0)
+    assert (report["requests"], report["closed"], report["cut"]) in ((5, 1, 0), (None, 1, 0))  # granian counts none
     assert worker.gone()
     assert booted.exited(worker) == 0
     for client in (busy, kept, idle, queued):
@@ -165,11 +160,11 @@ def test_head_and_http_1_0_during_the_drain(booted, slots):
     old.close()
 
 
-@pytest.mark.parametrize("engine", UVICORNS, indirect=False)
-def test_websocket_gets_1012(start, application: Path, slots, engine):
+@pytest.mark.parametrize("case", [case for case in CASES if case.app == "hello:app"], ids=lambda case: case.name)
+def test_websocket_gets_1012(start, slots, case):
     """An open WebSocket works through the drain until linger is over, and is then told 1012, 'service restart'."""
-    master = start(python=environment(engine))
-    master.up()
+    master = start(python=environment(case.environment))
+    master.up(**case.boot)
     (slot,) = slots(1)
     worker = master.serving([slot])
     early = WebSocket(slot.getsockname())

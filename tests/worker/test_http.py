@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from environments import ENGINES, environment
+from environments import CASES, environment
 from harness import Client, Master, Message, Worker
 from websocket import WebSocket
 
-OFTEN = ("uvicorn-0.17.6", "uvicorn-newest", "waitress-newest")
+CASE = {case.name: case for case in CASES}
+OFTEN = ("uvicorn-0.17.6", "uvicorn-newest", "waitress-newest", "granian-newest")
 """The others are for the proof."""
 
 
 def engines(*kinds: str, without: str = "none") -> list[Any]:
     """Those whose names begin so."""
-    names = [name for name in ENGINES if name.startswith(kinds or ("",)) and without not in name]
+    names = [name for name in CASE if name.startswith(kinds or ("",)) and without not in name]
     return [pytest.param(name, marks=[] if name in OFTEN else pytest.mark.proof) for name in names]
 
 
@@ -52,6 +53,7 @@ def app(environ, start_response):
     if environ["PATH_INFO"].endswith("/together"):
         barrier.wait(20)
     seen = {"client": environ["REMOTE_ADDR"], "scheme": environ["wsgi.url_scheme"], "root": environ["SCRIPT_NAME"]}
+    seen["path"] = environ["PATH_INFO"]
     body = json.dumps(seen).encode()
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
@@ -69,10 +71,11 @@ def boot(start, application: Path) -> Callable[..., tuple[Master, Message]]:
     (application / "wsgi.py").write_text(WSGI)
 
     def boot(engine: str, **http: Any) -> tuple[Master, Message]:
-        master = start(python=environment(engine))
+        case = CASE[engine]
+        master = start(python=environment(case.environment))
         keys = {key.replace("_", "-"): value for key, value in http.items()}
-        app = "asgi:app" if engine.startswith("uvicorn") else "wsgi:app"
-        return master, master.boot(app=app, http=keys)
+        app = "asgi:app" if case.app == "hello:app" else "wsgi:app"
+        return master, master.boot(app=app, engine=case.engine, http=keys)
 
     return boot
 
@@ -212,8 +215,8 @@ def test_max_connections_of_uvicorn(serve, engine: str) -> None:
     client.close()
 
 
-@pytest.mark.parametrize("engine", engines("waitress"))
-def test_max_connections_of_waitress(serve, engine: str) -> None:
+@pytest.mark.parametrize("engine", engines("waitress", "granian"))
+def test_max_connections_of_others(serve, engine: str) -> None:
     """Above it, they wait until another has gone."""
     address = serve(engine, max_connections=2)
     clients = [Client(address) for _ in range(4)]
@@ -234,10 +237,10 @@ def test_max_connections_of_waitress(serve, engine: str) -> None:
 def test_max_header_size(serve, engine: str) -> None:
     """More than that of headers is refused; less is answered."""
     keys = {"parser": "h11"} if engine.startswith("uvicorn") else {}
-    address = serve(engine, max_header_size=2048, **keys)
-    assert seen(address, f"X: {'x' * 1000}\r\n")
+    address = serve(engine, max_header_size=8192, **keys)
+    assert seen(address, f"X: {'x' * 7000}\r\n")
     client = Client(address)
-    client.sock.sendall(f"GET / HTTP/1.1\r\nHost: x\r\nX: {'x' * 8000}".encode())
+    client.sock.sendall(f"GET / HTTP/1.1\r\nHost: x\r\nX: {'x' * 16000}".encode())
     assert client.read_head()[0] in (400, 431)
     client.close()
 
@@ -251,7 +254,7 @@ def test_max_body_size(serve, engine: str) -> None:
     client.close()
 
 
-@pytest.mark.parametrize("engine", engines("waitress"))
+@pytest.mark.parametrize("engine", engines("waitress", "granian", without="asgi"))
 def test_threads(serve, engine: str) -> None:
     """So many requests are worked on at once: six wait for each other here."""
     address = serve(engine, threads=6)
@@ -263,7 +266,7 @@ def test_threads(serve, engine: str) -> None:
         client.close()
 
 
-@pytest.mark.parametrize("engine", engines())
+@pytest.mark.parametrize("engine", engines("uvicorn", "waitress"))
 def test_server_header(serve, engine: str) -> None:
     """Answers name the engine, unless told not to."""
     for wanted in (True, False):
@@ -309,7 +312,7 @@ def test_webopenedlimits(serve, engine: str) -> None:
     opened.close()
 
 
-@pytest.mark.parametrize("engine", engines("uvicorn"))
+@pytest.mark.parametrize("engine", engines("uvicorn", "granian-newest-asgi"))
 def test_no_websockets(serve, engine: str) -> None:
     """ws = "none": the request for one is answered as plain HTTP."""
     client = Client(serve(engine, ws="none"))
@@ -330,6 +333,13 @@ REFUSED = {
     ("waitress-newest", "ws", "websockets"): "WSGI has no WebSockets",
     ("waitress-newest", "ws-max-size", 9): "WSGI has no WebSockets",
     ("waitress-newest", "date-header", False): "it sends Date with every answer",
+    ("granian-newest", "max-header-size", 8000): "its buffer has 8K at least",
+    ("granian-newest", "max-body-size", 9): "it passes a body on to the application as it comes",
+    ("granian-newest", "parser", "h11"): "it has one HTTP parser only",
+    ("granian-newest", "ws", "websockets"): "it has WebSockets of its own",
+    ("granian-newest", "ws-max-size", 9): "its WebSockets have no such setting",
+    ("granian-newest", "server-header", False): "it has no switch for that header",
+    ("granian-newest", "date-header", False): "it sends Date with every answer",
 }
 
 
@@ -340,3 +350,19 @@ def test_refused_when_the_engine_is_known(boot, engine: str, key: str, value: An
     name = engine.split("-")[0]
     assert reason.startswith(f"http.{key}: {name} ")
     assert f"cannot do it: {REFUSED[engine, key, value]}" in reason and "; instead: " in reason
+
+
+@pytest.mark.parametrize(
+    ("engine", "key", "value"),
+    [("granian-newest-asgi", "threads", 8), ("granian-newest", "loop", "uvloop")],
+)
+def test_refused_for_the_other_interface(boot, engine: str, key: str, value: Any) -> None:
+    """What granian can do for ASGI or for WSGI alone is refused for the other."""
+    assert boot(engine, **{key: value})[1]["reason"].startswith(f"http.{key}: ")
+
+
+@pytest.mark.parametrize("engine", engines("granian", "waitress", without="asgi"))
+def test_root_path_is_cut_once(serve, engine: str) -> None:
+    """WSGI has the path below the root in PATH_INFO, whether or not the proxy has taken the root off."""
+    address = serve(engine, root_path="/api")
+    assert seen(address, path="/api/x")["path"] == seen(address, path="/x")["path"] == "/x"

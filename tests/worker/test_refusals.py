@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from environments import environment
+from environments import ROOT, environment
 
 BROKEN = {
     "def app(:\n": ("SyntaxError in broken.py:1: ", True),
@@ -101,11 +101,34 @@ def test_engine_too_old(start, tmp_path: Path):
     assert reason.endswith(f"{python} -m pip install -U 'uvicorn[standard]'")
 
 
+def test_engine_too_new(start, tmp_path: Path):
+    """A version above the range, of an engine whose inner parts are used, is refused with the line that fits it."""
+    info = tmp_path / "new" / "granian-2.9.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: granian\nVersion: 2.9.0\n")
+    python = environment("none")
+    for engine, app, example in (("auto", "shop:app", "wsgi"), ("granian", "hello:app", "hello")):
+        master = start(python=python, env={"PYTHONPATH": str(info.parent)}, directory=ROOT / "examples" / example)
+        assert master.boot(app=app, engine=engine)["reason"] == (
+            f"granian 2.9.0 of {python} is newer than this version of clusterd knows, before 2.9 is needed: "
+            f"{python} -m pip install 'granian>=2.8,<2.9'"
+        )
+
+
+def test_engine_that_debian_has_not(start):
+    """Debian's interpreter takes nothing from pip, so it is told to use an environment."""
+    reason = start(python="/usr/bin/python3").boot(engine="granian")["reason"]
+    assert reason == (
+        "granian is not installed for /usr/bin/python3: Debian has no package of it, make a virtual environment, "
+        "install 'granian>=2.8,<2.9' there and set python"
+    )
+
+
 @pytest.mark.parametrize(
     ("engine", "app", "reason"),
     [
         ("waitress", "hello:app", "'hello:app' is ASGI, engine = 'waitress' serves WSGI: set engine = 'uvicorn'"),
-        ("unicorn", "hello:app", "engine = 'unicorn': expected 'auto', 'uvicorn', 'waitress'"),
+        ("unicorn", "hello:app", "engine = 'unicorn': expected 'auto', 'uvicorn', 'waitress', 'granian'"),
     ],
 )
 def test_engine_that_does_not_fit(start, engine: str, app: str, reason: str):

@@ -37,7 +37,7 @@ from clusterd.shell.listeners import ListenError
 )
 @click.option(
     "--engine",
-    type=click.Choice(["auto", "uvicorn", "waitress"]),
+    type=click.Choice(["auto", "uvicorn", "granian", "waitress"]),
     help="The server in the workers.",
     show_default="auto",
 )

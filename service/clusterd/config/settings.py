@@ -308,9 +308,10 @@ class Settings:
         None,
         default="none",
     )
-    engine: Literal["auto", "uvicorn", "waitress"] = _row(
-        kinds.choice("auto", "uvicorn", "waitress"),
-        'The server in the worker. "auto": uvicorn for ASGI, waitress for WSGI.',
+    engine: Literal["auto", "uvicorn", "granian", "waitress"] = _row(
+        kinds.choice("auto", "uvicorn", "granian", "waitress"),
+        'The server in the worker. "auto": uvicorn for ASGI; for WSGI granian where the interpreter has it, else '
+        "waitress.",
         "auto",
         default='"auto"',
         only="app",
@@ -432,5 +433,5 @@ LATER: Mapping[str, str] = {
 }
 """Keys of the design that are not built yet, refused in words rather than as unknown."""
 
-ENGINES: tuple[str, ...] = ("uvicorn", "waitress")
+ENGINES: tuple[str, ...] = ("uvicorn", "granian", "waitress")
 """Those that `engine` can name. What each can do: worker/abilities.py."""

@@ -104,6 +104,9 @@ LIMITS: Mapping[str, Mapping[str, tuple[Note | Cannot, ...]]] = {
             ),
             Cannot("it is known to uvicorn 0.18 and newer", "a newer uvicorn", before=(0, 18), part="older ones"),
         ),
+        "granian": (
+            Cannot("its buffer has 8K at least", '"8K" or more', lambda value, _: value < 8192, part='less than "8K"'),
+        ),
     },
     "http.max-body-size": {
         "uvicorn": (_BODY,),
@@ -113,10 +116,10 @@ LIMITS: Mapping[str, Mapping[str, tuple[Note | Cannot, ...]]] = {
     "http.threads": {
         "uvicorn": (_ASYNC,),
         "waitress": (Note("4 unless set"),),
-        "granian": (Note("for WSGI"),),
+        "granian": (Note("for WSGI; 16 unless set"),),
     },
     "http.parser": {"waitress": (_PARSER,), "granian": (_PARSER,)},
-    "http.loop": {"waitress": (_NO_LOOP,)},
+    "http.loop": {"waitress": (_NO_LOOP,), "granian": (Note("for ASGI"),)},
     "http.version": {
         "uvicorn": (Cannot("it speaks HTTP/1.1", _OTHERS.format("granian"), when=_equals("2"), part='"2"'),),
         "waitress": (Cannot("it speaks HTTP/1.1", _OTHERS.format("granian"), when=_equals("2"), part='"2"'),),
@@ -126,6 +129,7 @@ LIMITS: Mapping[str, Mapping[str, tuple[Note | Cannot, ...]]] = {
             Cannot(_NO_WEBSOCKETS.why, _NO_WEBSOCKETS.instead, lambda value, _: value != "none", part="WebSockets"),
         ),
         "granian": (
+            Note("for ASGI"),
             Cannot(
                 "it has WebSockets of its own",
                 '"auto" or "none"',

@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from ..boot import Boot
     from ..channel import Channel
 
-INTERFACES: dict[str, kinds.Interface] = {"uvicorn": "asgi", "waitress": "wsgi"}
-"""Engine -> what it serves; also the engine "auto" stands for, by interface."""
+INTERFACES: dict[str, kinds.Interface | None] = {"uvicorn": "asgi", "waitress": "wsgi", "granian": None}
+"""Engine -> the only interface it serves, or None."""
 
-_INSTALL = {
+_INSTALL: dict[str, tuple[str, str | None]] = {
     "uvicorn": ("uvicorn[standard]", "python3-uvicorn"),
     "waitress": ("waitress", "python3-waitress"),
+    "granian": ("granian>=2.8,<2.9", None),  # what granian.py knows
     **{name: (name, f"python3-{name}") for name in ("h11", "httptools", "uvloop", "websockets", "wsproto")},
 }
+"""Package -> its name for pip, with what makes it fast, and Debian's package of it."""
 
 
 class Engine(Protocol):
@@ -38,29 +40,40 @@ class Engine(Protocol):
 
 def interface(app: Any, reference: str, engine: str) -> kinds.Interface:
     """What `app` is; `engine` decides where looking does not tell. Raises Refusal."""
-    if engine == "auto":
-        return kinds.interface_of(app, reference)
-    wanted = INTERFACES.get(engine)
-    if wanted is None:
+    if engine != "auto" and engine not in INTERFACES:
         raise Refusal(f"engine = '{engine}': expected 'auto', {', '.join(map(repr, INTERFACES))}")
+    wanted = INTERFACES.get(engine)
     try:
         found = kinds.interface_of(app, reference)
     except Refusal:
-        if callable(app):
+        if wanted is not None and callable(app):
             return wanted
         raise
-    if found != wanted:
+    if wanted is not None and found != wanted:
         better = next(name for name, serves in INTERFACES.items() if serves == found)
         raise Refusal(
             f"'{reference}' is {found.upper()}, engine = '{engine}' serves {wanted.upper()}: set engine = '{better}'"
         )
-    return wanted
+    return found
+
+
+def choose(serves: kinds.Interface, engine: str) -> str:
+    """What "auto" stands for: for WSGI the fastest there is, for ASGI the one everybody knows."""
+    if engine != "auto":
+        return engine
+    if serves == "asgi":
+        return "uvicorn"
+    return "granian" if _is_installed("granian") else "waitress"
 
 
 def prepare(app: Any, serves: kinds.Interface, boot: Boot) -> Engine:
     """Import the engine and give it the application. Raises Refusal."""
-    name = boot.engine if boot.engine in INTERFACES else next(n for n, served in INTERFACES.items() if served == serves)
+    name = choose(serves, boot.engine)
     _refuse_unable(name, boot)
+    if name == "granian":
+        from . import granian
+
+        return granian.prepare(app, serves, boot)
     if name == "uvicorn":
         from . import uvicorn
 
@@ -83,6 +96,14 @@ def _refuse_unable(name: str, boot: Boot) -> None:
         raise Refusal(f"{first.key}: {name} {text} cannot do it{others}: {first.why}; instead: {first.instead}")
 
 
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def installed_version(package: str) -> tuple[str, tuple[int, ...]]:
     """Its version as text and as numbers. Raises Refusal, with the line that installs it for this interpreter."""
     try:
@@ -96,14 +117,23 @@ def installed_version(package: str) -> tuple[str, tuple[int, ...]]:
     return text, tuple(numbers)
 
 
-def require(package: str, least: tuple[int, ...]) -> str:
-    """The version of `package`, if it is at least `least`. Raises Refusal."""
+def require(package: str, least: tuple[int, ...], before: tuple[int, ...] | None = None) -> str:
+    """The version of `package`, if it is at least `least` and less than `before`. Raises Refusal."""
     text, numbers = installed_version(package)
     if numbers < least:
-        wanted = ".".join(map(str, least))
+        wanted = _dotted(least)
         line = install_line(package, upgrade=True)
         raise Refusal(f"{package} {text} of {sys.executable} is too old, {wanted} or newer is needed: {line}")
+    if before is not None and numbers >= before:
+        raise Refusal(
+            f"{package} {text} of {sys.executable} is newer than this version of clusterd knows, "
+            f"before {_dotted(before)} is needed: {install_line(package)}"
+        )
     return text
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
 
 
 def require_module(name: str) -> None:
@@ -118,7 +148,10 @@ def install_line(package: str, upgrade: bool = False) -> str:
     """The command for this very interpreter: Debian's packages serve only /usr/bin/python3."""
     name, debian = _INSTALL[package]
     debians = sys.prefix == sys.base_prefix and os.path.realpath(sys.executable).startswith("/usr/bin/python3")
+    if debians and debian is None:
+        # Debian's interpreter takes nothing from pip, and there is no package of it
+        return f"Debian has no package of it, make a virtual environment, install '{name}' there and set python"
     if debians and not upgrade:
         return f"apt install {debian}"
-    quoted = f"'{name}'" if "[" in name else name
+    quoted = name if name.isalnum() else f"'{name}'"
     return f"{sys.executable} -m pip install {'-U ' if upgrade else ''}{quoted}"

@@ -7,11 +7,16 @@ during startup for an application that knows no lifespan.
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from typing import Any
 
 from ..refusal import Refusal, describe, one_line, text_of
 
 Message = dict[str, Any]
+
+_SHUTDOWN = 1.0
+"""Seconds the application's lifespan shutdown has when the drain has used up its own time."""
 
 
 class Lifespan:
@@ -63,6 +68,16 @@ class Lifespan:
         if answer["type"] == "lifespan.shutdown.failed":
             return one_line(str(answer.get("message") or "the application gave no reason"))
         return None
+
+    async def shut_down_by(self, deadline: float) -> None:
+        """Shut down by that time, or a second from now if it has passed; what goes wrong is logged."""
+        timeout = max(_SHUTDOWN, deadline - time.monotonic())
+        try:
+            problem = await asyncio.wait_for(self.shutdown(), timeout)
+        except asyncio.TimeoutError:
+            problem = f"not done after {timeout:.1f} s"
+        if problem:
+            logging.getLogger("clusterd.worker").error("lifespan shutdown failed: %s", problem)
 
     async def _ask(self, kind: str) -> Message | None:
         """The application's answer, or None when it ended instead."""

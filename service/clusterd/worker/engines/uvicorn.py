@@ -14,15 +14,15 @@ import importlib
 import inspect
 import logging
 import select
-import signal
 import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..channel import Channel, Drain, Draining, Order, Serve
+from ..channel import Channel, Draining
 from ..refusal import Refusal
 from ..trust import literals
 from . import asgi, require, require_module
+from .orders import Orders
 
 if TYPE_CHECKING:
     from ..boot import Boot, Http
@@ -33,9 +33,6 @@ _CLOSE = (b"connection", b"close")
 _BACKLOG = 4096
 _TICK = 0.02
 """Seconds between two looks at the connections, during a drain only."""
-
-_SHUTDOWN = 1.0
-"""Seconds the application's lifespan shutdown has when the drain has used up its own time."""
 
 
 def prepare(app: Any, boot: Boot) -> Uvicorn:
@@ -124,25 +121,16 @@ class _Worker:
         self._server: Any = uvicorn.Server(config)
         self._state: Any = self._server.server_state
         self._tick: asyncio.Task[None] | None = None
-        self._serve = asyncio.Event()
-        self._draining: Draining | None = None
-        self._drain = asyncio.Event()
         self._closed = 0
         self._websockets = 0
 
     async def main(self) -> int:
-        loop = asyncio.get_running_loop()
-        self._channel.set_nonblocking()
-        loop.add_reader(self._channel.fileno(), self._on_channel)
-        loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
-        self._take(self._channel.pending())
+        orders = Orders(self._channel, self._config.timeout_keep_alive)
         await self._start()
-        await self._wait_for(self._serve, self._drain)
-        if self._serve.is_set() and not self._drain.is_set():
+        if await orders.serve():
             await self._accept()
-            await self._drain.wait()
-        await self._finish()
-        loop.remove_reader(self._channel.fileno())
+        await self._finish(await orders.drain())
+        orders.close()
         return 0
 
     async def _start(self) -> None:
@@ -157,7 +145,7 @@ class _Worker:
             try:
                 await asgi.check_health(self._config.loaded_app, self._health_path, state)
             except Refusal:
-                await self._shut_down_application(0.0)
+                await self._lifespan.shut_down_by(0.0)
                 raise
         self._channel.say("ready", seconds=round(time.monotonic() - began, 6))
 
@@ -168,15 +156,15 @@ class _Worker:
         self._tick = asyncio.create_task(self._server.main_loop())
         self._channel.say("serving")
 
-    async def _finish(self) -> None:
-        draining = self._draining
-        assert draining is not None
+    async def _finish(self, draining: Draining) -> None:
         await self._stop_accepting()
         self._channel.say("draining")
         self._answer_with_close()
         await self._wait_for_clients(draining)
         cut = sum(_in_flight(p) for p in self._http())
-        await self._shut_down_application(draining.deadline)
+        if self._tick is not None:
+            self._tick.cancel()
+        await self._lifespan.shut_down_by(draining.deadline)
         self._channel.say(
             "drained", requests=self._state.total_requests, closed=self._closed, websockets=self._websockets, cut=cut
         )
@@ -250,48 +238,8 @@ class _Worker:
             protocol.shutdown()
             self._websockets += 1
 
-    async def _shut_down_application(self, deadline: float) -> None:
-        if self._tick is not None:
-            self._tick.cancel()
-        timeout = max(_SHUTDOWN, deadline - time.monotonic())
-        logger = logging.getLogger("clusterd.worker")
-        try:
-            problem = await asyncio.wait_for(self._lifespan.shutdown(), timeout)
-        except asyncio.TimeoutError:
-            problem = f"not done after {timeout:.1f} s"
-        if problem:
-            logger.error("lifespan shutdown failed: %s", problem)
-
     def _http(self) -> list[Any]:
         return [p for p in list(self._state.connections) if hasattr(p, "cycle")]
-
-    # orders
-
-    def _on_channel(self) -> None:
-        self._take(self._channel.orders())
-        if self._channel.lost:
-            asyncio.get_running_loop().remove_reader(self._channel.fileno())
-
-    def _on_sigterm(self) -> None:
-        """From somebody who is not the master; he gets the drain the master would ask for."""
-        self._take([Drain(self._config.timeout_keep_alive, 30.0)])
-
-    def _take(self, orders: list[Order]) -> None:
-        for order in orders:
-            if isinstance(order, Serve):
-                self._serve.set()
-            elif self._draining is None:
-                self._draining = Draining(order, time.monotonic())
-                self._drain.set()
-            else:
-                self._draining.hasten(order, time.monotonic())
-
-    @staticmethod
-    async def _wait_for(*events: asyncio.Event) -> None:
-        tasks = [asyncio.ensure_future(e.wait()) for e in events]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
 
 
 def _trust_unix(config: Any, trusted: tuple[str, ...]) -> None:
