@@ -114,8 +114,6 @@ class _Worker:
         channel.set_nonblocking()
         self._map[channel.fileno()] = _Reader(self._on_channel)
         self._map[self._wakeup.fileno()] = _Reader(lambda: self._wakeup.recv(64))
-        for server in self._servers:
-            server.adj.connection_limit = self._limit + len(self._map)  # waitress counts all that is in the map
         signal.signal(signal.SIGTERM, self._on_sigterm)
         self._take(channel.pending())
         while not self._serve and self._draining is None:
@@ -123,6 +121,7 @@ class _Worker:
         if self._draining is None:
             self._servers = [self._open(sock) for sock in self._listeners]
             for server in self._servers:
+                server.adj.connection_limit = self._limit + len(self._map)  # waitress counts all that is in the map
                 server.accept_connections()
             channel.say("serving")
         while self._draining is None:
