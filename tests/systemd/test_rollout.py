@@ -213,6 +213,14 @@ def test_settings_act(instance: Instance) -> None:
     done = instance.clusterd("reload", check=False)
     assert done.returncode == 1 and "GET /nowhere answered 404" in done.stderr
     assert instance.get("/env?SECRET")[1] == "first" and instance.get("/env?COLOUR")[1] == "red"
+    # A signal brings no environment: it is that of what serves, not that of what was refused.
+    configure(instance, f'environment-file = "{file}"', tables)
+    before = instance.workers()
+    instance.machine.run(["kill", "-HUP", str(instance.status()["master"]["pid"])])
+    instance.machine.wait_for(
+        "the reload", lambda: (n := instance.workers()) and not set(n.values()) & set(before.values())
+    )
+    assert instance.get("/env?SECRET")[1] == "first" and instance.get("/env?COLOUR")[1] == "blue"
     configure(instance, f'environment-file = "{file}"\n', tables.replace("2\n", "3\n"))
     instance.machine.sh(f"sed -i 's/^workers = 2/workers = 3/' {instance.file}")
     instance.reload()

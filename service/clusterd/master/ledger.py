@@ -18,7 +18,7 @@ RECEIPTS = 10
 
 @dataclass
 class Ledger:
-    """One owner, the loop; the other parts read it. `environment` is what new generations are given."""
+    """One owner, the loop; the other parts read it. `environment` is what the first generation is given."""
 
     environment: dict[str, str]
     cluster: Cluster = field(default_factory=Cluster)
@@ -26,10 +26,20 @@ class Ledger:
     receipts: dict[int, Receipt] = field(default_factory=dict)
 
     @property
-    def running(self) -> Settings | None:
-        """The settings of the generation that serves; None while it has never been up."""
+    def serving(self) -> Release | None:
+        """The generation that serves; None while it has never been up."""
         release = self.releases.get(self.cluster.current) if self.cluster.current is not None else None
-        return release.settings if release is not None and release.mode else None
+        return release if release is not None and release.mode else None
+
+    @property
+    def running(self) -> Settings | None:
+        """Its settings."""
+        return self.serving.settings if self.serving is not None else None
+
+    @property
+    def in_force(self) -> Mapping[str, str]:
+        """The environment of what serves, for a reload that brings none: never that of a reload that was refused."""
+        return self.serving.environment if self.serving is not None else self.environment
 
     @property
     def last_receipt(self) -> Receipt | None:

@@ -135,7 +135,7 @@ class Requests:
             keys = [{"key": c.key, "applies": c.applies, "text": c.text} for c in fixed]
             self._refuse(call, "RestartNeeded", text, keys=keys)
             return
-        given = dict(self.ledger.environment)
+        given = dict(self.ledger.in_force)
         if environment:
             given = application_environment(environment)
         given |= application_environment(overlay)
@@ -147,7 +147,7 @@ class Requests:
                     call, "Refused", f"environment-file '{settings.environment_file}': {e}", reason=str(e), detail=""
                 )
                 return
-        if kind is Kind.RELOAD:
+        if kind is Kind.RELOAD and self.ledger.running is None:
             self.ledger.environment = given
         self._ask(call, kind, Release(settings, given))
 
