@@ -111,7 +111,7 @@ class _Worker:
     ) -> None:
         self._engine = engine
         self._application = application
-        self._accepted = Accepted(listeners)
+        self._accepted = Accepted(())
         self._listeners = listeners
         self._channel = channel
         self._servers: _Servers | None = None
@@ -123,6 +123,7 @@ class _Worker:
         await self._application.start()
         self._channel.say("ready", seconds=round(time.monotonic() - began, 6))
         if await orders.serve():
+            self._accepted = Accepted(self._listeners)  # a spare has none before
             self._servers = _Servers(self._engine, self._application, self._listeners)
             self._channel.say("serving")
         draining = await orders.drain()
