@@ -70,6 +70,13 @@ def test_file(site: Site, ran: list[Any]) -> None:
     assert [address.port for address in settings.listen] == [8000]
 
 
+def test_accounts_are_systemds(site: Site, ran: list[Any]) -> None:
+    """`user` and `group` of a file have no effect in the foreground, and that is said."""
+    path = site.write("hello", 'app = "hello:app"\nlisten = "8000"\nuser = "www-data"\n')
+    status, _, err = site.run("run", str(path))
+    assert (status, err) == (7, f"warning: {path}: user: only systemd changes accounts, ignoring\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -134,6 +134,27 @@ def test_master_killed(run: PidOne) -> None:
     assert run.pids() == before
 
 
+def test_killed_and_started_again(run: PidOne) -> None:
+    """An engine that kills it and starts it again in the same files finds nothing in its way."""
+    run.start()
+    assert run.process is not None
+    os.kill(run.init, signal.SIGKILL)
+    run.process.wait(15)
+    run.start()
+    assert run.at_rest()
+
+
+def test_two_in_one_directory(run: Foreground) -> None:
+    """A second one does not take the control socket of the first, and names the directory."""
+    run.start()
+    with PidOne() as other:
+        other.runtime = run.runtime
+        other.start(wait=False)
+        assert other.wait() == 1
+        assert f"'{run.runtime}' is the --runtime of another 'clusterd run'" in other.said()
+    assert run.clusterd("status").returncode == 0
+
+
 def test_exit_statuses(run: PidOne) -> None:
     """1 for an application that does not start, with its traceback; 2 for a file that cannot be used."""
     run.deploy("hello", "import nowhere_to_be_found\n")

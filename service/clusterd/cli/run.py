@@ -53,7 +53,7 @@ from clusterd.shell.listeners import ListenError
 def run(
     app: str | None, name: str | None, runtime: Path | None, command: str | None, wanted: str | None, **options: Any
 ) -> int:
-    """Serve an application in the foreground until Ctrl-C, which drains the workers.
+    """Serve an application in the foreground until Ctrl-C or SIGTERM, which drain the workers; once more cuts it short.
 
     APP is MODULE:OBJECT, an ASGI or WSGI application, or MODULE:FACTORY(). FILE.toml is a configuration file; options
     given besides it win. SIGHUP reloads, and so does 'clusterd reload DIR/control' with the directory of --runtime.
@@ -65,6 +65,11 @@ def run(
             runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as e:
             raise CommandError(f"--runtime: '{runtime}': {e.strerror}", Exit.INVALID) from None
+    accounts = [key for key in ("user", "group") if getattr(settings, key)]
+    if accounts:
+        click.echo(
+            f"warning: {settings.file}: {' and '.join(accounts)}: only systemd changes accounts, ignoring", err=True
+        )
     from clusterd import master  # late: only this subcommand needs it, and it is most of the program
 
     try:

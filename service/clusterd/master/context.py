@@ -35,6 +35,18 @@ class Context:
     library: Path
     """Where this version's worker side was copied to."""
     place: Place = SYSTEM
+    oom_score: int = 0
+    """The master's own. Zygotes have a higher one and workers the highest: they are to go first when memory runs out. A
+    user's master has 100 and cannot have less."""
     leaving: Leaving = field(default_factory=Leaving)
+
+    @property
+    def zygote_oom_score(self) -> int:
+        return max(100, self.oom_score + 50)
+
+    @property
+    def worker_oom_score(self) -> int:
+        return max(200, self.oom_score + 100)
+
     events: deque[Event] = field(default_factory=deque)
     """What the parts have seen and the core has not been told yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -30,7 +31,7 @@ from clusterd.master.releases import Source, application_environment
 from clusterd.shell import listeners
 from clusterd.shell.cgroup import Cgroups
 from clusterd.shell.journal import Journal
-from clusterd.shell.limits import raise_descriptors
+from clusterd.shell.limits import oom_score, raise_descriptors
 from clusterd.shell.notify import Notifier
 from clusterd.shell.poll import Poll
 from clusterd.shell.signals import Signals
@@ -101,17 +102,31 @@ def run(settings: Settings, runtime: Path | None = None) -> int:
         environment |= read_environment(settings.environment_file)
     raise_descriptors()
     slots = listeners.open_for_run(settings.listen, settings.slots)
-    own = runtime
+    own, lock = runtime, None
     try:
         own = runtime or _temporary(settings.name)
+        lock = _lock(own)  # held for as long as this process lives, and by no other that it starts
         with open(own / RUN, "w", encoding="utf-8", opener=_private) as f:
             json.dump({"settings": to_json(settings), "environment": environment}, f)
         launch = program("master", "--process", settings.name, str(own), FOREGROUND)
         return keeper.keep(launch, slots.store(), foreground=True, app=settings.name)
     finally:
         slots.remove_paths()
+        if lock is not None:
+            os.close(lock)
         if runtime is None and own is not None:
             shutil.rmtree(own, ignore_errors=True)
+
+
+def _lock(directory: Path) -> int:
+    """A descriptor of the directory that nobody else has locked. Raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise OSError(f"'{directory}' is the --runtime of another 'clusterd run': give each one of its own") from None
+    return fd
 
 
 def _temporary(name: str) -> Path:
@@ -169,6 +184,7 @@ def _main(arguments: Sequence[str]) -> int:
         slots=listeners.from_store(keeping.fds),
         library=_copy_library(runtime),
         place=place,
+        oom_score=oom_score(),
     )
     if foreground:
         source, environment = _given(runtime)

@@ -69,7 +69,7 @@ class Release:
             "CLUSTERD_GENERATION": str(generation),
         }
 
-    def boot_message(self, name: str, generation: int, cgroup: str | None) -> dict[str, Any]:
+    def boot_message(self, name: str, generation: int, cgroup: str | None, oom_score: int) -> dict[str, Any]:
         """docs/architecture.md, "master <-> zygote"."""
         s = self.settings
         assert s is not None
@@ -84,7 +84,7 @@ class Release:
             "engine": s.engine,
             "preload": s.reload.preload,
             "cgroup": cgroup,
-            "oom-score-adj": 100,
+            "oom-score-adj": oom_score,
             "http": {key.replace("_", "-"): value for key, value in asdict(s.http).items()},
             "tls": None,
             "health": {"path": s.health.path},

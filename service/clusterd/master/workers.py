@@ -89,7 +89,7 @@ class Workers:
             "slot": None if slot == NO_SLOT else slot,
             "slots": settings.workers,
             "cgroup": c.cgroups.path(f"worker-{worker}"),
-            "oom-score-adj": 200,
+            "oom-score-adj": c.worker_oom_score,
             "listeners": kinds,
             "notify": path or None,
         }

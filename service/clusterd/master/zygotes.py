@@ -268,7 +268,8 @@ class Zygotes:
     def _say_boot(self, zygote: Zygote) -> bool:
         generation, c = zygote.generation, self.context
         cgroup = c.cgroups.path(f"zygote-{generation}")
-        return self._say(zygote, self.ledger.releases[generation].boot_message(c.name, generation, cgroup))
+        release = self.ledger.releases[generation]
+        return self._say(zygote, release.boot_message(c.name, generation, cgroup, c.zygote_oom_score))
 
     def _say(self, zygote: Zygote, message: dict[str, Any], fds: Sequence[int] = ()) -> bool:
         try:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import resource
+from pathlib import Path
 
 DESCRIPTORS = 65536
 """What the unit's LimitNOFILE= has. Not the hard limit itself: engines of containers set it to a thousand million, and
 there are programs that walk through every number below the soft one before they exec."""
+
+
+def oom_score() -> int:
+    """This process's oom_score_adj; 0 where there is none."""
+    try:
+        return int(Path("/proc/self/oom_score_adj").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0
 
 
 def raise_descriptors(wanted: int = DESCRIPTORS) -> None:
