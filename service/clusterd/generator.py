@@ -9,8 +9,9 @@ and at each daemon-reload of anybody, with everything waiting: so no site-packag
 or hosts, and of clusterd only the small modules that say so.
 
 It does not judge the file: an unknown key or a wrong time-out is the master's to refuse, at a reload, with the old
-configuration still serving. Only what a drop-in cannot be made from costs a file its drop-ins; then systemd closes the
-sockets of the unit at this daemon-reload, and the service goes on with those it has in its file descriptor store.
+configuration still serving. A value of [sandbox], [limits] or [credentials] that no directive can be made of is left
+out, and told. Only what a drop-in cannot be made without costs a file its drop-ins; then systemd closes the sockets
+of the unit at this daemon-reload, and the service goes on with those it has in its file descriptor store.
 One bad file never costs another file its drop-ins.
 """
 
@@ -27,11 +28,11 @@ if __name__ == "__main__":
     sys.dont_write_bytecode = True
 
 from clusterd.config import profiles
-from clusterd.config.addresses import Address, parse
+from clusterd.config.addresses import ANY4, ANY6, Address, parse
 from clusterd.config.claims import serving, settle
+from clusterd.config.confinement import directives
 from clusterd.config.cores import MAX_SLOTS, default_slots
 from clusterd.config.files import read_bounded
-from clusterd.config.homes import at_home
 from clusterd.config.names import is_account, is_name, is_root
 from clusterd.config.places import SYSTEM, Place, of_user
 from clusterd.config.values import duration, duration_text
@@ -56,32 +57,39 @@ def main(arguments: list[str]) -> int:
         try:
             table = profiles.laid_over(read(file), chosen(file))
             listen = addresses(table)
-            apps[name] = listen, socket(file, table, listen, place), service(file, table, place)
+            of_service, ignored = service(file, table, listen, place)
+            apps[name] = listen, socket(file, table, listen, place), of_service
+            for why in ignored:
+                tell(f"{file}: {why}, ignoring")
         except (OSError, ValueError, RecursionError) as e:
-            tell(file, e)
+            tell(unserved(file, e))
     refused = settle({name: app[0] for name, app in apps.items()}, serving(apps, place.runtime))
     for name, claim in refused.items():
         text = f"'{claim.address.text()}' overlaps '{claim.held.text()}' of {place.file(claim.holder)}"
-        tell(place.file(name), text)
+        tell(unserved(place.file(name), text))
     for name, (_, of_socket, of_service) in apps.items():
         if name not in refused:
             try:
                 write(normal, f"cluster@{name}.socket", of_socket)
                 write(normal, f"cluster@{name}.service", of_service)
             except OSError as e:
-                tell(place.file(name), e)
+                tell(unserved(place.file(name), e))
     return 0
 
 
-def complain(file: str, why: object) -> None:
-    print(f"clusterd-generator: {complaint(file, why)}", file=sys.stderr)
+def unserved(file: str, why: object) -> str:
+    return f"{file}: {why}; it gets no socket, ignoring"
 
 
-def complaint(file: str, why: object) -> str:
-    return f"{file}: {why}; it gets no socket, ignoring".replace("\n", " ")
+def complain(text: str) -> None:
+    print(f"clusterd-generator: {on_one_line(text)}", file=sys.stderr)
 
 
-def log(file: str, why: object) -> None:
+def on_one_line(text: str) -> str:
+    return text.replace("\n", " ")
+
+
+def log(text: str) -> None:
     """To the journal: systemd connects a generator's standard error to /dev/null (seen on 252 and 257).
 
     At boot, when there is no journal yet, to the kernel's log, as systemd.generator(7) says. Never blocks: PID 1 waits.
@@ -89,8 +97,8 @@ def log(file: str, why: object) -> None:
     from socket import AF_UNIX, SOCK_DGRAM
     from socket import socket as make
 
-    complain(file, why)
-    text = complaint(file, why)
+    complain(text)
+    text = on_one_line(text)
     try:
         with make(AF_UNIX, SOCK_DGRAM) as journal:
             journal.setblocking(False)
@@ -154,8 +162,8 @@ def socket(file: str, table: dict[str, Any], listen: list[Address], place: Place
     return drop_in(file, "Socket", lines)
 
 
-def service(file: str, table: dict[str, Any], place: Place) -> str:
-    """The service's drop-in: what systemd itself must know of the file."""
+def service(file: str, table: dict[str, Any], listen: list[Address], place: Place) -> tuple[str, list[str]]:
+    """The service's drop-in, what systemd itself must know of the file; and what of it was left out, and why."""
     lines = []
     user, group = account(table, "user"), account(table, "group")
     if user and not place.user:  # the master refuses them there
@@ -171,12 +179,11 @@ def service(file: str, table: dict[str, Any], place: Place) -> str:
     command = table.get("command")
     program = command[0] if isinstance(command, list) and command else ""
     paths = [table.get("directory", ""), table.get("python", ""), program]
-    # a user's own unit has no ProtectHome=
-    if not place.user and at_home(path for path in paths if isinstance(path, str)):
-        # readable, and still not writable: the master would report an application that is not there
-        lines.append("ProtectHome=read-only")
+    own = [a.host.partition("%")[0] for a in listen if a.kind == "tcp" and a.host not in (ANY4, ANY6)]
+    confining, ignored = directives(table, [path for path in paths if isinstance(path, str)], own, place.user)
+    lines += confining
     lines.append(f"TimeoutStopSec={duration_text(stop_drain(table) + STOP_MARGIN)}")
-    return drop_in(file, "Service", lines)
+    return drop_in(file, "Service", lines), ignored
 
 
 def stop_drain(table: dict[str, Any]) -> float:

@@ -13,7 +13,7 @@ import pytest
 from clusterd.config.difference import _get
 from clusterd.config.load import from_run
 from clusterd.config.manual import engines_table, manual
-from clusterd.config.settings import ENGINES, LATER, TABLE, TYPES, Http, Settings, key_of
+from clusterd.config.settings import ENGINES, LATER, NAMED, TABLE, TYPES, Http, Settings, key_of
 from clusterd.worker import abilities, boot
 from tests.lacking import lacking
 
@@ -78,8 +78,8 @@ def test_manual_has_every_key() -> None:
     page = manual().replace("\\-", "-")
     for key, row in TABLE.items():
         table, _, name = key.rpartition(".")
-        section = page.split(f".SS [{table or key}]\n")[1] if table or key == "env" else page.split(".SH KEYS\n")[1]
-        entry = re.search(rf"^\.BR {'NAME' if key == 'env' else name} .*?(?=^\.TP|^\.S)", section, re.M | re.S)
+        section = page.split(f".SS [{table or key}]\n")[1] if table or key in NAMED else page.split(".SH KEYS\n")[1]
+        entry = re.search(rf"^\.BR {'NAME' if key in NAMED else name} .*?(?=^\.TP|^\.S)", section, re.M | re.S)
         assert entry, key
         assert f"Default: {row.default}".split("\n")[0][:20] in entry[0], key
 

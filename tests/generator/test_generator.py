@@ -18,7 +18,9 @@ GENERATOR = PROJECT / "service" / "clusterd" / "generator.py"
 GOLDEN = Path(__file__).resolve().parent / "golden"
 PYTHON = ["/usr/bin/python3", "-IS"]
 
-ALLOWED = {"addresses", "claims", "cores", "files", "homes", "names", "places", "profiles", "values"}
+ALLOWED = {
+    "addresses", "claims", "confinement", "cores", "files", "homes", "names", "places", "profiles", "values",
+}  # fmt: skip
 """Of clusterd.config: what the generator may import."""
 
 SLOW = {
@@ -72,11 +74,13 @@ def test_golden(tmp_path: Path) -> None:
             (GOLDEN / "out" / path).parent.mkdir(parents=True, exist_ok=True)
             (GOLDEN / "out" / path).write_text(text)
     assert made == contents(GOLDEN / "out")
-    served = {"cmd", "full", "hello", "lenient"}
+    served = {"careless", "cmd", "confined", "full", "hello", "lenient"}
     assert {path.split("/")[0] for path in made} == {
         f"cluster@{n}.{k}.d" for n in served for k in ("socket", "service")
     }
-    assert [line.replace(str(tmp_path), "") for line in said] == [
+    careless = [line for line in said if "/careless.toml: " in line]
+    assert len(careless) == 12 and all(line.endswith(", ignoring") for line in careless)
+    assert [line.replace(str(tmp_path), "") for line in said if line not in careless] == [
         "clusterd-generator: /etc/broken.toml: Invalid value (at line 1, column 7); it gets no socket, ignoring",
         "clusterd-generator: /etc/newline.toml: 'user' is a string; it gets no socket, ignoring",
         "clusterd-generator: /etc/no-address.toml: no 'listen'; it gets no socket, ignoring",
@@ -183,6 +187,25 @@ def test_user_units_are_the_same_but_for_their_reasons() -> None:
     assert differ == table, f"in one and not in the other: {sorted(differ ^ table)}"
 
 
+def test_what_confines_is_left_out_and_told(tmp_path: Path) -> None:
+    """A value of [sandbox], [limits] or [credentials] that no directive can be made of costs its own line, no other,
+    and never the sockets; each is told with its key and what to write."""
+    (tmp_path / "a.toml").write_text(
+        'listen = 80\n[sandbox]\nwrite = ["/srv/a"]\njit = "no"\n[limits]\nmemory = "lots"\ntasks = 100\n'
+        '[credentials]\nx = "relative"\n'
+    )
+    out, said = generate(tmp_path, tmp_path)
+    lines = contents(out)["cluster@a.service.d/50-clusterd.conf"].split("[Service]\n")[1].splitlines()
+    assert lines == ["ReadWritePaths=-/srv/a", "TasksMax=100", "TimeoutStopSec=15s"]
+    assert "cluster@a.socket.d/50-clusterd.conf" in contents(out)
+    assert [line.split(": ", 2)[2] for line in said] == [
+        "'sandbox.jit' has no effect on the unit: true or false, without quotes, ignoring",
+        "'limits.memory' has no effect on the unit: write a number and its unit, K, M, G or T, such as \"512M\", "
+        "ignoring",
+        "'credentials' has no effect on the unit: a path is absolute: it begins with '/', ignoring",
+    ]
+
+
 def test_nothing_configured(tmp_path: Path) -> None:
     """Without the directory (removed, not purged) there is nothing to do and nothing to say."""
     out, said = generate(tmp_path, tmp_path / "gone")
@@ -256,7 +279,7 @@ def analyze(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str
     return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, env=environment, timeout=60)
 
 
-@pytest.mark.parametrize("name", ["hello", "full", "lenient", "cmd"])
+@pytest.mark.parametrize("name", ["hello", "full", "lenient", "cmd", "confined", "careless"])
 def test_verify(tmp_path: Path, name: str) -> None:
     """systemd takes the units with the drop-ins, without a warning."""
     names = [f"cluster@{name}.service", f"cluster@{name}.socket", "cluster.target"]

@@ -15,6 +15,7 @@ from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.files import count, describe
 from clusterd.cli.instances import Places, find, places
 from clusterd.config import claims
+from clusterd.config.granted import told
 from clusterd.config.load import Invalid, load_among, surroundings
 from clusterd.config.problem import Problem
 
@@ -32,6 +33,8 @@ class Report:
     how: str = ""
     """The command that brings all changes into effect."""
     note: str = ""
+    sandbox: list[str] = field(default_factory=list)
+    """What the service may do besides, or may not, because the file says or implies it."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -42,6 +45,7 @@ class Report:
             "warnings": [problem.to_json() for problem in self.warnings],
             "changes": self.changes,
             "how": self.how,
+            "sandbox": self.sandbox,
         }
 
 
@@ -89,6 +93,7 @@ def examine(file: Path, where: Places, profile: str | None) -> Report:
     except Invalid as e:
         report.problems = e.problems
         return report
+    report.sandbox = [] if where.place.user else told(settings)
     lacks = surroundings(settings, where.place)
     installed = file.absolute() == where.file(report.name).absolute()
     # A file elsewhere may be meant for another machine, and who is neither root nor its user may see less than the
@@ -125,13 +130,17 @@ def show(report: Report) -> None:
         click.echo(f"{report.file}: {count(len(report.problems), 'problem')}", err=True)
         return
     click.echo(f"{report.file}: valid")
+    for line in report.sandbox:
+        click.echo(f"  sandbox: {line}")
+    if report.sandbox:
+        click.echo(f"  sandbox: all of it: systemd-analyze security cluster@{report.name}.service")
     if report.note:
         click.echo(f"  {report.note}")
     if report.changes is None:
         return
     if not report.changes:
         click.echo("  as it runs: nothing would change but the code")
-    for applies in ("reload", "restart", "socket restart"):
+    for applies in ("reload", "daemon-reload", "restart", "socket restart"):
         for change in report.changes:
             if change.get("applies") == applies:
                 click.echo(f"  at {applies}: {change.get('text')}")

@@ -16,7 +16,7 @@ from clusterd.cli.files import invalid, loaded
 from clusterd.config import names
 from clusterd.config.environment import EnvironmentFileError
 from clusterd.config.load import Invalid, from_run
-from clusterd.config.settings import Settings
+from clusterd.config.settings import Limits, Sandbox, Settings
 from clusterd.shell.listeners import ListenError
 
 
@@ -59,6 +59,10 @@ def run(
     given besides it win. SIGHUP reloads, and so does 'clusterd reload DIR/control' with the directory of --runtime.
     """
     settings = assemble(app, name, command, given(options), wanted)
+    for table in unit_only(settings):
+        click.echo(
+            f"clusterd: {settings.name}: [{table}] is the unit's, and without systemd has no effect, ignoring", err=True
+        )
     if runtime is not None:
         runtime = runtime.absolute()
         try:
@@ -76,6 +80,16 @@ def run(
         return master.run(settings, runtime)
     except (OSError, ListenError, EnvironmentFileError) as e:
         raise CommandError(f"{settings.name}: {e}", Exit.REFUSED) from None
+
+
+def unit_only(settings: Settings) -> list[str]:
+    """The tables of the file that only systemd can bring into effect."""
+    asked = {
+        "sandbox": settings.sandbox != Sandbox(),
+        "limits": settings.limits != Limits(),
+        "credentials": bool(settings.credentials),
+    }
+    return [table for table, given in asked.items() if given]
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 
@@ -47,6 +48,11 @@ def _quotas(cgroups: str, own: str) -> Iterator[tuple[int, int]]:
 def _read(path: str) -> str:
     with open(path) as f:
         return f.read()
+
+
+def rounded_up(share: float) -> int:
+    """Workers for so many cores: a core and a half keeps two busy, each a part of the time."""
+    return max(1, math.ceil(share))
 
 
 def default_slots() -> int:

@@ -6,7 +6,7 @@ Values of variables are never in it: it is printed by `clusterd check` and stand
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from clusterd.config.addresses import Address
@@ -18,6 +18,7 @@ from clusterd.config.values import duration_text
 
 _HOW: Mapping[Applies, str] = {
     "reload": "{systemctl} reload cluster@{name}",
+    "daemon-reload": "{systemctl} daemon-reload && {systemctl} reload cluster@{name}",
     "restart": "{systemctl} daemon-reload && {systemctl} restart cluster@{name}",
     "socket restart": "{clusterd} stop {name} && {clusterd} start {name}",
 }
@@ -47,6 +48,12 @@ def difference(old: Settings, new: Settings, place: Place = SYSTEM) -> list[Chan
         before, after = _get(old, key), _get(new, key)
         if key == "env":
             changes += _variables(before, after)
+        elif key == "credentials":
+            changes += [
+                Change(f"{key}.{name}", before.get(name, "none"), after.get(name, "none"), row.applies)
+                for name in sorted(before.keys() | after.keys())
+                if before.get(name) != after.get(name)
+            ]
         elif before != after:
             applies = row.applies
             moved = not place.user and at_home(_paths(old)) != at_home(_paths(new))
@@ -64,7 +71,7 @@ def needing(changes: Sequence[Change], *applies: Applies) -> list[Change]:
 
 def how(name: str, changes: Sequence[Change], place: Place = SYSTEM) -> str:
     """The one command that brings all of `changes` into effect, "" for none."""
-    for applies in ("socket restart", "restart", "reload"):
+    for applies in ("socket restart", "restart", "daemon-reload", "reload"):
         if any(c.applies == applies for c in changes):
             return _HOW[applies].format(name=name, systemctl=place.tool("systemctl"), clusterd=place.tool("clusterd"))
     return ""
@@ -84,9 +91,8 @@ def from_json(made: Mapping[str, Any]) -> Settings:
     values = {key: value for key, value in made.items() if key in known}
     for table, cls in TYPES.items():
         names = {f.name for f in fields(cls)}
-        values[table] = cls(**{k: v for k, v in made.get(table, {}).items() if k in names})
-    http = values["http"]
-    values["http"] = replace(http, forwarded_allow_ips=tuple(http.forwarded_allow_ips))
+        found = made.get(table, {}).items()
+        values[table] = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in found if k in names})
     values["listen"] = tuple(
         Address(**{k: v for k, v in each.items() if k in Address._fields}) for each in made.get("listen", ())
     )
@@ -129,7 +135,11 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return duration_text(value)
     if isinstance(value, tuple):
-        return " ".join(_address(each) if isinstance(each, Address) else str(each) for each in value)
+        return (
+            "none"
+            if not value
+            else " ".join(_address(each) if isinstance(each, Address) else str(each) for each in value)
+        )
     return str(value)
 
 

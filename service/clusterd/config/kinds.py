@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from clusterd.config import addresses, shapes
+from clusterd.config import addresses, confinement, shapes
 from clusterd.config.names import ACCOUNT, is_account, is_root
 from clusterd.config.values import duration, duration_text
 
@@ -367,3 +367,27 @@ ROOT_PATH = Kind('a path such as "/api"', _root_path, schema=shapes.text("^/[!-~
 SWITCH = Kind("true or false", _switch, schema={"type": "boolean"})
 PRELOAD = Kind('"force" or false', _preload, schema={"enum": ["force", False]})
 ENVIRONMENT = Kind("a table of strings", _environment, secret=True, schema=shapes.variables(MAX_ENVIRONMENT))
+
+
+def confined(expected: str, parse: Callable[[Any], Any], schema: Mapping[str, Any]) -> Kind:
+    """A value that the generator makes directives of: one grammar for both."""
+
+    def checked(value: Any) -> Any:
+        try:
+            return parse(value)
+        except ValueError as e:
+            raise Wrong(str(e)) from e
+
+    return Kind(expected, checked, schema=schema)
+
+
+WRITE = confined("a list of absolute paths", confinement.paths, shapes.several("^/"))
+HOME = confined(one_of(confinement.HOME), confinement.home, shapes.choice(*confinement.HOME))
+DEVICES = confined(
+    'a list such as ["/dev/dri/renderD128"]', confinement.devices, shapes.several("^(/dev/|char-|block-)")
+)
+NETWORK = confined('"full", "local" or a list of addresses', confinement.network, shapes.NETWORK)
+GROUPS = confined("a list of groups", confinement.groups, shapes.several(""))
+MEMORY = confined('a size such as "512M" or "50%"', confinement.memory, shapes.MEMORY)
+CPU = confined('a share such as "200%"', confinement.cpu, shapes.PERCENT)
+CREDENTIALS = confined("a table of absolute paths", confinement.credentials, shapes.CREDENTIALS)

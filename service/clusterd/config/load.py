@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clusterd.config import claims, profiles
+from clusterd.config import claims, granted, profiles
 from clusterd.config.environment import EnvironmentFileError, read_environment
 from clusterd.config.files import NoFile, read_bounded
 from clusterd.config.names import NAME, is_name
@@ -104,8 +104,9 @@ def from_run(
     return read(name, None, table)
 
 
-def surroundings(settings: Settings, place: Place = SYSTEM) -> list[Problem]:
-    """What the machine lacks for these Settings: directory, interpreter, program, environment file.
+def surroundings(settings: Settings, place: Place = SYSTEM, *, unit: bool = True) -> list[Problem]:
+    """What the machine lacks for these Settings: directory, interpreter, program, environment file, and, where a `unit`
+    is made of them, what that has of the machine.
 
     Apart from `load`, because it is true only for who asks, and when: the service's user may see less than root.
     """
@@ -133,6 +134,8 @@ def surroundings(settings: Settings, place: Place = SYSTEM) -> list[Problem]:
             problems.append(
                 Problem(file, "environment-file", f"'{settings.environment_file}': {text}", "a readable file")
             )
+    if unit:
+        problems += granted.missing_credentials(settings) if place.user else granted.lacking(settings)
     return problems
 
 

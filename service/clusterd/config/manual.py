@@ -8,12 +8,13 @@ import textwrap
 
 from clusterd import __version__
 from clusterd.config.names import NAME
-from clusterd.config.settings import ENGINES, LATER, TABLE, Setting
+from clusterd.config.settings import ENGINES, LATER, NAMED, TABLE, Setting
 from clusterd.worker import abilities
 
 _ONLY = {"app": "Only with app.", "command": "Only with command.", "both": ""}
 _APPLIES = {
     "reload": "systemctl reload",
+    "daemon-reload": "systemctl daemon-reload, systemctl reload",
     "restart": "systemctl daemon-reload, systemctl restart",
     "socket restart": "clusterd stop, clusterd start",
 }
@@ -134,9 +135,9 @@ line:
 The running application's control socket.
 .TP
 .I /var/lib/clusterd/NAME
-The one directory that the application can write and that stays; its path is in STATE_DIRECTORY.
-Others: ReadWritePaths= with
-.BR "systemctl edit cluster@NAME.service" .
+The one directory that the application can write and that stays, unless
+.B write
+of [sandbox] names others; its path is in STATE_DIRECTORY.
 .SH SEE ALSO
 .BR clusterd (8),
 .BR systemd.socket (5),
@@ -150,7 +151,7 @@ def manual() -> str:
     sections = [_HEAD]
     table = ""
     for key, row in TABLE.items():
-        parent = key.rpartition(".")[0] or ("env" if key == "env" else "")
+        parent = key if key in NAMED else key.rpartition(".")[0]
         if parent != table:
             table = parent
             sections.append(_heading(table))
@@ -165,8 +166,8 @@ def _heading(table: str) -> str:
 
 
 def _entry(key: str, row: Setting) -> str:
-    name = "NAME" if key == "env" else key.rpartition(".")[2]
-    expected = "a string" if key == "env" else row.kind.expected
+    name = "NAME" if key in NAMED else key.rpartition(".")[2]
+    expected = NAMED.get(key, row.kind.expected)
     lines = [".TP", f'.BR {_roff(name)} " = {_quoted(expected)}"', *_fill(row.doc)]
     facts = f"Default: {row.default}. Takes effect by: {_APPLIES[row.applies]}. {_ONLY[row.only]}".strip()
     return "\n".join([*lines, ".br", *_fill(facts), ""])

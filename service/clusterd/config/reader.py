@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from clusterd.config.cores import cores, default_slots
+from clusterd.config.confinement import makes_code
+from clusterd.config.cores import cores, default_slots, rounded_up
+from clusterd.config.homes import at_home
 from clusterd.config.kinds import Wrong, show, type_name
 from clusterd.config.places import SYSTEM, Place
 from clusterd.config.ports import first_unprivileged
 from clusterd.config.problem import Invalid, Problem
 from clusterd.config.profiles import FIXED, NAME, NONE, is_profile, laid_over
 from clusterd.config.settings import ENGINES, LATER, TABLE, TYPES, Http, Settings, key_of
+from clusterd.config.values import percent
 from clusterd.worker import abilities
 
 MAX_DESCRIPTORS = 1024
@@ -155,6 +158,7 @@ class _Reader:
         self.engine()
         self.tls()
         self.listening()
+        self.sandbox()
         self.times()
 
     def only(self, key: str, sort: str) -> None:
@@ -208,6 +212,22 @@ class _Reader:
             hint = "all workers share a UNIX socket, and the first that is free takes a connection"
             self.wrong("balance", '"hash" with UNIX sockets only', '"auto"', hint)
 
+    def sandbox(self) -> None:
+        """What [sandbox] closes that the application is known to need."""
+        v = self.values
+        program = v["command"][0] if "command" in v else v.get("python", "")
+        if v.get("sandbox.jit") is False and makes_code(v.get("command") or [program]):
+            hint = (
+                "leave it out" if program.rpartition("/")[2] != "node" else 'leave it out, or give "--jitless" to node'
+            )
+            self.wrong("sandbox.jit", f"false, and '{program}', which makes code at run time", "true", hint)
+        for key, path in (("directory", v.get("directory", "")), ("python" if "app" in v else "command", program)):
+            if v.get("sandbox.home") == "hidden" and at_home([path]):
+                self.wrong("sandbox.home", f"\"hidden\", and {key} is '{path}'", '"read-only"', "or leave it out")
+        at = next((path for path in v.get("sandbox.write", ()) if at_home([path])), None)
+        if at and v.get("sandbox.home") == "hidden":
+            self.wrong("sandbox.home", f"\"hidden\", and write has '{at}'", '"read-only"', "write opens what it names")
+
     def times(self) -> None:
         v = self.values
         delay, longest = v.get("restart.delay", 0.1), v.get("restart.max-delay", 30.0)
@@ -226,6 +246,10 @@ class _Reader:
         for key, found in accounts.items():
             hint = "only the system's systemd changes accounts: leave it out, or put the file into /etc/clusterd"
             self.wrong(key, found, "your own account, which needs no key", hint)
+        for key in self.values:
+            if key.startswith("sandbox."):
+                hint = "a user's systemd confines nothing: leave it out, or put the file into /etc/clusterd"
+                self.wrong(key, show(self.written.get(key)), "no [sandbox] here", hint)
         lowest = first_unprivileged()
         for address in self.values.get("listen", ()):
             if address.kind == "tcp" and address.port < lowest:
@@ -237,7 +261,8 @@ class _Reader:
         v.setdefault("directory", f"/srv/{name}")
         v.setdefault("slots", default_slots())
         if v.get("workers", "auto") == "auto":
-            v["workers"] = cores()
+            # the file's own quota too: the unit has it after the next daemon-reload only, and `run` has no unit
+            v["workers"] = min(cores(), rounded_up(percent(v.get("limits.cpu", "100000%"), 100_000) / 100))
         if v.get("balance") == "auto":
             v["balance"] = "random"
         if v.get("reload.surge") == "all":

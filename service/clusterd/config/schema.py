@@ -19,6 +19,7 @@ DIRECTIVE = f"#:schema file://{INSTALLED}"
 
 _PLACE = {
     "reload": "systemctl reload",
+    "daemon-reload": "systemctl daemon-reload, systemctl reload",
     "restart": "systemctl restart",
     "socket restart": "clusterd stop, clusterd start",
 }
@@ -29,6 +30,8 @@ _TABLES = {
     "stop": "How a stop and a restart go.",
     "restart": "How a worker that died is replaced.",
     "health": "How a new worker is checked.",
+    "sandbox": "What the service may do beyond its unit, or may not.",
+    "limits": "What the service may use.",
     "log": "What is logged.",
 }
 

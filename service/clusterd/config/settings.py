@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, get_type_hints
 
-from clusterd.config import kinds
+from clusterd.config import confinement, kinds
 from clusterd.config.addresses import Address
 from clusterd.config.cores import MAX_SLOTS
 from clusterd.config.kinds import Kind
 
 T = TypeVar("T")
 
-Applies = Literal["reload", "restart", "socket restart"]
+Applies = Literal["reload", "daemon-reload", "restart", "socket restart"]
 Only = Literal["both", "app", "command"]
 
 
@@ -286,6 +286,94 @@ class Log:
 
 
 @dataclass(frozen=True)
+class Sandbox:
+    write: tuple[str, ...] = _row(
+        kinds.WRITE,
+        "What the application writes besides its own /tmp, STATE_DIRECTORY and RUNTIME_DIRECTORY: directories that are "
+        "there when it starts, and that belong to its user. All else is read-only.",
+        (),
+        default="none",
+        applies="restart",
+    )
+    home: Literal["auto", "hidden", "read-only", "writable"] = _row(
+        kinds.HOME,
+        'What it sees of /home, /root and /run/user. "auto": they are hidden, or read-only where directory, python, '
+        "the program of the command or a path of write is below one.",
+        "auto",
+        default='"auto"',
+        applies="restart",
+    )
+    groups: tuple[str, ...] = _row(
+        kinds.GROUPS,
+        "Further groups it is a member of, such as that of a database's socket or of a device.",
+        (),
+        default="none",
+        applies="restart",
+    )
+    devices: tuple[str, ...] = _row(
+        kinds.DEVICES,
+        'Devices it may open, by path or all of a driver ("char-drm"), where their own permissions let it.',
+        (),
+        default="none but /dev/null and its like",
+        applies="restart",
+    )
+    network: Literal["full", "local"] | tuple[str, ...] = _row(
+        kinds.NETWORK,
+        'What it may reach. "local": this machine only; a list of addresses or prefixes: these besides. Those who '
+        "connect to it are not concerned.",
+        "full",
+        default='"full"',
+        applies="restart",
+    )
+    jit: bool = _row(
+        kinds.SWITCH,
+        "Whether it may make code at run time, as Node.js, Java, PyPy and numba do.",
+        True,
+        default="true",
+        applies="restart",
+    )
+    namespaces: bool = _row(
+        kinds.SWITCH,
+        "Whether it may make namespaces, as the sandbox of a headless browser does.",
+        False,
+        default="false",
+        applies="restart",
+    )
+
+
+@dataclass(frozen=True)
+class Limits:
+    memory: str | None = _row(
+        kinds.MEMORY,
+        "What all processes together may use; above it the largest worker is killed and replaced.",
+        None,
+        default="none",
+        applies="daemon-reload",
+    )
+    tasks: int | None = _row(
+        kinds.number(confinement.MIN_TASKS, confinement.MAX_TASKS),
+        "How many processes and threads there may be in all.",
+        None,
+        default="systemd's",
+        applies="daemon-reload",
+    )
+    cpu: str | None = _row(
+        kinds.CPU,
+        'Processor time they may use: "200%" is two cores. workers = "auto" makes as many, rounded up.',
+        None,
+        default="none",
+        applies="daemon-reload",
+    )
+    nofile: int | None = _row(
+        kinds.number(confinement.MIN_NOFILE, confinement.MAX_NOFILE),
+        "Files and connections one process may have open.",
+        None,
+        default="65536, and 524288 if it asks for them",
+        applies="restart",
+    )
+
+
+@dataclass(frozen=True)
 class Settings:
     """One application, every default filled in, "auto" replaced by what it stands for. Times are float seconds.
 
@@ -395,6 +483,17 @@ class Settings:
         make=dict,
         default="none",
     )
+    credentials: Mapping[str, str] = _row(
+        kinds.CREDENTIALS,
+        "Secrets in files that only root can read: systemd reads each at a start, and the application finds it as "
+        "NAME in the directory CREDENTIALS_DIRECTORY. One ending in .cred, or in a directory credstore.encrypted, is "
+        "decrypted (systemd-creds(1)).",
+        make=dict,
+        default="none",
+        applies="restart",
+    )
+    sandbox: Sandbox = field(default_factory=Sandbox)
+    limits: Limits = field(default_factory=Limits)
     log: Log = field(default_factory=Log)
 
 
@@ -416,7 +515,10 @@ def key_of(each: Field[Any]) -> str:
 
 
 TABLE: Mapping[str, Setting] = _rows(Settings)
-"""Every setting by its key, in the order of the manual. 'env' is one row."""
+"""Every setting by its key, in the order of the manual. Those of NAMED are one row."""
+
+NAMED: Mapping[str, str] = {"env": "a string", "credentials": "an absolute path"}
+"""Tables whose keys are names: what each value is."""
 
 TYPES: Mapping[str, type] = {
     name: hint for name, hint in get_type_hints(Settings).items() if isinstance(hint, type) and is_dataclass(hint)
@@ -425,8 +527,6 @@ TYPES: Mapping[str, type] = {
 
 LATER: Mapping[str, str] = {
     "recycle": "workers are not recycled in this release",
-    "sandbox": "not in this release: use 'systemctl edit cluster@NAME.service'",
-    "limits": "not in this release: use 'systemctl edit cluster@NAME.service', MemoryMax= and CPUQuota=",
     "sticky": 'not in this release: balance = "hash" keeps a client\'s address on one worker',
     "task": "background tasks are not in this release: write a unit for them",
     "health.watchdog": "not in this release",

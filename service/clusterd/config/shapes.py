@@ -71,6 +71,20 @@ def variables(most: int) -> Schema:
     }
 
 
+def several(pattern: str) -> Schema:
+    return {"type": "array", "items": text(pattern)}
+
+
+_PERCENT = r"[0-9]{1,6}(\.[0-9]{1,2})?%"
+PERCENT: Schema = text(f"^{_PERCENT}$")
+MEMORY: Schema = text(rf"^({_PERCENT}|[0-9]{{1,15}}(\.[0-9]{{1,3}})?[KMGT]?)$")
+DEVICE = "^(/dev/|char-|block-)"
+NETWORK: Schema = {"anyOf": [choice("full", "local"), several("")]}
+CREDENTIALS: Schema = {
+    "type": "object",
+    "propertyNames": {"pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"},
+    "additionalProperties": text("^/"),
+}
 SIZE: Schema = text("^[0-9]{1,15}[KMGT]?$")
 TIME: Schema = text(f"^{_DURATION}$")
 READY: Schema = {"anyOf": [{"enum": ["notify"]}, text(f"^after {_DURATION}$")]}

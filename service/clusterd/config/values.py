@@ -39,3 +39,19 @@ def duration_text(seconds: float) -> str:
         if count:
             words.append(f"{count}{unit}")
     return " ".join(words) or "0s"
+
+
+def size(text: str) -> int:
+    """Bytes of "512M", "1.5G", "65536"; a unit is a power of 1024, as in systemd. Raises ValueError."""
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)([KMGT]?)", text)
+    if not match:
+        raise ValueError('write a number and its unit, K, M, G or T, such as "512M"')
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2] or " "))
+
+
+def percent(text: str, most: int) -> float:
+    """The number of "150%". Raises ValueError unless it is above 0 and at most `most`."""
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,2})?)%", text)
+    if not match or not 0 < float(match[1]) <= most:
+        raise ValueError(f'write a share from "1%" to "{most}%"')
+    return float(match[1])

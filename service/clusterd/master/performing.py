@@ -110,7 +110,7 @@ class Performer:
                 # It has never been up: whoever repairs it may well do so in the file.
                 release.settings = self.source.load()
             release.attempts += 1
-            problems = surroundings(release.settings)
+            problems = surroundings(release.settings, self.context.place, unit=not self.context.foreground)
             if problems:
                 raise Invalid(problems)
             refusal = sockets.objection(self.context, release.settings, self.ledger.cluster)

@@ -137,7 +137,9 @@ class Requests:
             return
         given = dict(self.ledger.in_force)
         if environment:
-            given = application_environment(environment)
+            # only a start has the credentials: in ExecReload= 257 leaves the variable out (252 does not)
+            kept = {key: given[key] for key in ("CREDENTIALS_DIRECTORY",) if key in given}
+            given = application_environment(environment) | kept
         given |= application_environment(overlay)
         if self.context.foreground and settings.environment_file:
             try:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from clusterd.core.events import WorkerDraining, WorkerFailed, WorkerGone, WorkerReady, WorkerServing, WorkerUnborn
 from clusterd.core.model import NO_SLOT, Phase
+from clusterd.master import hints
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.zygotes import Zygotes
@@ -302,7 +303,10 @@ class Workers:
                 events.append(WorkerDraining(body.id))
             case "failed":
                 body.traceback = str(message.get("traceback", ""))
-                events.append(WorkerFailed(body.id, str(message.get("reason", "failed without a reason"))))
+                told = str(message.get("reason", "failed without a reason"))
+                release = self.ledger.releases.get(body.generation)
+                settings = release.settings if release else None
+                events.append(WorkerFailed(body.id, hints.explained(told, body.traceback, settings, self.context)))
             case "drained":
                 body.drained = message
 

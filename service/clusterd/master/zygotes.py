@@ -14,6 +14,7 @@ from typing import Any
 
 from clusterd.core.events import TwinGone, TwinUp, ZygoteGone, ZygoteUnborn, ZygoteUp
 from clusterd.core.model import Boot, Generation, Twin
+from clusterd.master import hints
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.releases import Release, policy
@@ -211,7 +212,11 @@ class Zygotes:
                     self._heard(zygote, kind, message, fds)
         group.pop(generation, None)
         status = pidfd.status(zygote.pidfd) if zygote.pidfd is not None else None
-        reason = zygote.reason or f"the zygote {pidfd.describe(status)}"
+        reason = zygote.reason
+        if not reason:
+            release = self.ledger.releases.get(generation)
+            told = f"the zygote {pidfd.describe(status)}"
+            reason = hints.explained(told, "", release.settings if release else None, self.context)
         self._let_go(zygote, kind)
         if kind == "zygote":  # a twin's is not only his: the zygote may be one that was promoted, and stayed there
             self.context.cgroups.kill(f"{kind}-{generation}")
@@ -229,8 +234,10 @@ class Zygotes:
             born = policy(release.settings, self.context.slots.total)
             self.context.events.append(ZygoteUp(generation, twinned=release.mode == "fork", policy=born))
         elif event == "failed":
-            zygote.reason = str(message.get("reason", "failed without a reason"))
-            self.ledger.releases[generation].reason = str(message.get("traceback", ""))
+            release = self.ledger.releases[generation]
+            release.reason = str(message.get("traceback", ""))
+            told = str(message.get("reason", "failed without a reason"))
+            zygote.reason = hints.explained(told, release.reason, release.settings, self.context)
         elif event == "twin" and len(fds) == 1:
             twin = self.twins.get(generation)
             if twin is None or kind == "twin" or message.get("token", twin.token) != twin.token:
