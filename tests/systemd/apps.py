@@ -33,7 +33,7 @@ class App:
 
     def source(self, greeting: str = "hello") -> str:
         """The code, greeting as told."""
-        text = WSGI if self.name == "waitress" else (EXAMPLES / self.file.partition(":")[0]).read_text()
+        text = WSGI if self.file == "wsgi.py" else (EXAMPLES / self.file.partition(":")[0]).read_text()
         assert 'GREETING = "hello"' in text
         return text.replace('GREETING = "hello"', f'GREETING = "{greeting}"')
 
@@ -51,6 +51,11 @@ class App:
 UVICORN = App("uvicorn", "hello/hello.py", 'app = "hello:app"')
 NEWEST = App("uvicorn-newest", "hello/hello.py", f'app = "hello:app"\npython = "{VENV}/bin/python"')
 WAITRESS = App("waitress", "wsgi.py", 'app = "wsgi:app"')
+GRANIAN = App("granian", "wsgi.py", f'app = "wsgi:app"\npython = "{VENV}/bin/python"')
+GRANIAN_ASGI = App(
+    "granian-asgi", "hello/hello.py", f'app = "hello:app"\nengine = "granian"\npython = "{VENV}/bin/python"'
+)
 NODE = App("node", "node/server.js", 'command = ["node", "server.js"]')
 
-ENGINES = (UVICORN, NEWEST, WAITRESS, NODE)
+ENGINES = (UVICORN, NEWEST, WAITRESS, GRANIAN, NODE)
+"""Those that `engine = "auto"` takes, and a command."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.systemd import load
-from tests.systemd.apps import ENGINES, UVICORN, App
+from tests.systemd.apps import ENGINES, GRANIAN_ASGI, UVICORN, App
 from tests.systemd.harness.instance import Instance
 
 QUICK = '[reload]\nsoak = "300ms"\n'
@@ -35,7 +35,7 @@ def test_reload_loses_nothing(instance: Instance, app: App) -> None:
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("app", ENGINES, ids=lambda app: app.name)
+@pytest.mark.parametrize("app", (*ENGINES, GRANIAN_ASGI), ids=lambda app: app.name)
 def test_ten_reloads_lose_nothing(instance: Instance, app: App) -> None:
     """The same, ten times, with the soak people get by default."""
     app.deploy(instance)

@@ -34,7 +34,7 @@ PACKAGES = (
     "nodejs", "iproute2", "curl", "procps", "man-db", "less",
 )  # fmt: skip
 
-WHEELS = ("uvicorn[standard]", "websockets", "numpy", "waitress")
+WHEELS = ("uvicorn[standard]", "websockets", "numpy", "waitress", "granian")
 
 HOOKS = (
     # Nothing in a test waits for these, and they cost a boot or a dpkg run seconds.
