@@ -126,6 +126,7 @@ def check_app(master: Master, slots: list[socket.socket], load: Load) -> None:
 
 
 # The containers reload the others, as Debian has them and the newest, under the same load and longer.
+ON_OTHERS = ("uvicorn-newest-plain", "granian-newest", "granian-newest-asgi")
 OFTEN = ("uvicorn-0.17.6-plain", "uvicorn-newest-plain", "waitress-newest", "granian-newest-asgi")
 
 
@@ -142,10 +143,12 @@ def test_nothing_is_lost(start, application, slots, load, case: Case):
 
 
 @pytest.mark.parametrize("python", [version for version in INTERPRETERS if version != "3.11"])
-def test_nothing_is_lost_on_other_interpreters(start, application, slots, load, python):
-    """The same on every CPython there is, with plain asyncio, whose listeners differ from version to version."""
-    master = start(python=environment("uvicorn-newest-plain", INTERPRETERS[python]))
-    assert master.up()["python"].startswith(python + ".")
+@pytest.mark.parametrize("case", [case for case in CASES if case.name in ON_OTHERS], ids=lambda case: case.name)
+def test_nothing_is_lost_on_other_interpreters(start, application, slots, load, python, case: Case):
+    """The same on every CPython there is: plain asyncio, whose listeners differ, and granian, built for each."""
+    shutil.copy(ROOT / "examples/wsgi/shop.py", application)
+    master = start(python=environment(case.environment, INTERPRETERS[python]))
+    assert master.up(**case.boot)["python"].startswith(python + ".")
     check_app(master, slots(2), load)
 
 

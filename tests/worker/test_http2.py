@@ -1,0 +1,192 @@
+"""HTTP/2 and TLS, which granian speaks: what is agreed on, and a drain that no stream notices."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from environments import CASES, ROOT, Case, environment
+from harness import Client, Master
+from http2 import Http2, insecure
+
+from tests.lacking import lacking
+
+GRANIANS = [
+    pytest.param(case, marks=[] if case.engine == "auto" else pytest.mark.proof, id=case.name)
+    for case in CASES
+    if case.environment == "granian-newest"
+]
+
+
+@pytest.fixture(scope="session")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A certificate and its key, as the "boot" message has them."""
+    if shutil.which("openssl") is None:
+        lacking("no openssl")
+    directory = tmp_path_factory.mktemp("pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-subj", "/CN=localhost", "-days", "2", "-keyout", "key", "-out", "certificate"],
+        cwd=directory, check=True, capture_output=True,
+    )  # fmt: skip
+    return {name: (directory / name).read_text() for name in ("certificate", "key")}
+
+
+@pytest.fixture(params=GRANIANS)
+def booted(request: pytest.FixtureRequest, start, application: Path) -> Callable[..., Master]:
+    """booted(tls=, http=) -> a master whose zygote has loaded the example."""
+    case: Case = request.param
+    shutil.copy(ROOT / "examples/wsgi/shop.py", application)
+
+    def boot(**changes: Any) -> Master:
+        master = start(python=environment(case.environment))
+        master.up(**case.boot, **changes)
+        return master
+
+    return boot
+
+
+@pytest.mark.parametrize("over", ["tls", "plain"])
+def test_staged_drain(booted, slots, pem: dict[str, str], over: str) -> None:
+    """Streams on a kept connection are answered until linger is over; then GOAWAY, after which those under way are."""
+    (slot,) = slots(1)
+    worker = booted(tls=pem if over == "tls" else None).serving([slot])
+    client = Http2(slot.getsockname(), insecure("h2") if over == "tls" else None)
+    assert client.get("/pid") == (200, f"{worker.pid}\n")
+    slow = client.ask("/sleep?seconds=1.2")
+    worker.drain(linger=0.6)
+    worker.peer.expect("draining")
+    stream = client.ask("/pid")
+    assert client.read(stream) == (200, f"{worker.pid}\n")
+    assert "connection" not in client.headers[stream]
+    while client.going_away is None:
+        assert client.turn()
+    assert slow not in client.ended
+    assert client.read(slow) == (200, "slept 1.2 s\n")
+    while client.turn():
+        pass
+    assert client.going_away >= stream
+    assert worker.peer.expect("drained")["cut"] == 0
+    assert worker.gone()
+    client.close()
+
+
+@pytest.mark.parametrize(("version", "agreed"), [("auto", "h2"), ("1", "http/1.1"), ("2", "h2")])
+def test_what_is_agreed_on(booted, slots, pem: dict[str, str], version: str, agreed: str) -> None:
+    """http.version decides what TLS offers: both, HTTP/1.1 alone, HTTP/2 alone."""
+    (slot,) = slots(1)
+    booted(tls=pem, http={"version": version}).serving([slot])
+    with socket.create_connection(slot.getsockname(), timeout=20) as plain:
+        with insecure("h2", "http/1.1").wrap_socket(plain, server_hostname="localhost") as sock:
+            assert sock.selected_alpn_protocol() == agreed
+
+
+def test_http_1_over_tls(booted, slots, pem: dict[str, str]) -> None:
+    """HTTP/1.1 over TLS is told `Connection: close` in a drain, as without; the application is told of https."""
+    (slot,) = slots(1)
+    worker = booted(tls=pem).serving([slot])
+    client = Client(slot.getsockname())
+    client.sock = insecure("http/1.1").wrap_socket(client.sock, server_hostname="localhost")
+    assert client.get()[1].get("connection") is None
+    worker.drain(linger=5)
+    worker.peer.expect("draining")
+    assert client.get("/pid")[1]["connection"] == "close"
+    assert client.ended()
+    assert worker.peer.expect("drained")["cut"] == 0
+    client.close()
+
+
+def test_minimum_version(booted, slots, pem: dict[str, str]) -> None:
+    """tls.minimum-version = "1.3" refuses TLS 1.2, which is taken otherwise."""
+    for minimum, taken in (("1.2", True), ("1.3", False)):
+        (slot,) = slots(1)
+        booted(tls={**pem, "minimum-version": minimum}).serving([slot])
+        context = insecure("http/1.1")
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        with socket.create_connection(slot.getsockname(), timeout=20) as plain:
+            try:
+                context.wrap_socket(plain, server_hostname="localhost").close()
+            except ssl.SSLError:
+                assert not taken
+            else:
+                assert taken
+
+
+def test_the_key_is_nowhere(booted, slots, pem: dict[str, str]) -> None:
+    """While it serves, a worker has no descriptor of the key, and so nothing it starts does."""
+    (slot,) = slots(1)
+    worker = booted(tls=pem).serving([slot])
+    links = [link.readlink() for link in Path(f"/proc/{worker.pid}/fd").iterdir()]
+    assert not [link for link in links if "clusterd-pem" in str(link)]
+
+
+class Load(threading.Thread):
+    """Asks without a pause, on a new connection after each GOAWAY; what should not happen is in `wrong`."""
+
+    def __init__(self, address: Any, context: ssl.SSLContext) -> None:
+        super().__init__()
+        self._address = address
+        self._context = context
+        self._told = threading.Event()
+        self.answered = self.connections = 0
+        self.wrong: list[str] = []
+
+    def run(self) -> None:
+        try:
+            while not self._told.is_set():
+                self.connections += 1
+                client = Http2(self._address, self._context)
+                self._use(client)
+                client.close()
+        except Exception as e:
+            self.wrong.append(repr(e))
+
+    def _use(self, client: Http2) -> None:
+        while client.going_away is None and not self._told.is_set():
+            streams = [client.ask("/pid") for _ in range(4)]
+            for stream in streams:
+                while stream not in client.ended and not (client.going_away or stream) < stream and client.turn():
+                    pass
+                if stream in client.ended:
+                    self.answered += 1
+                elif client.going_away is None or stream <= client.going_away:
+                    self.wrong.append(f"stream {stream} of {streams} has no answer (GOAWAY: {client.going_away})")
+
+    def stop(self) -> None:
+        self._told.set()
+        self.join(30)
+
+
+@pytest.mark.proof
+def test_nothing_is_lost(booted, slots, pem: dict[str, str]) -> None:
+    """Three handovers under load: every stream that the server does not disown by GOAWAY has its answer."""
+    master = booted(tls=pem)
+    (slot,) = slots(1)
+    worker = master.serving([slot])
+    loads = [Load(slot.getsockname(), insecure("h2")) for _ in range(3)]
+    for load in loads:
+        load.start()
+    for _ in range(3):
+        answered = [load.answered for load in loads]
+        while any(
+            load.answered < before + 20 and load.is_alive() for load, before in zip(loads, answered, strict=True)
+        ):
+            threading.Event().wait(0.01)
+        successor = master.fork([slot])
+        successor.go()
+        successor.serve()
+        worker.drain(linger=0.3)
+        assert worker.drained()["cut"] == 0
+        master.zygote.expect("exited")
+        worker = successor
+    for load in loads:
+        load.stop()
+    assert [load.wrong for load in loads] == [[]] * len(loads)
+    assert all(load.connections >= 4 for load in loads)
