@@ -33,7 +33,7 @@ from clusterd.config.claims import serving, settle
 from clusterd.config.confinement import directives
 from clusterd.config.cores import MAX_SLOTS, default_slots
 from clusterd.config.files import read_bounded
-from clusterd.config.names import is_account, is_name, is_root
+from clusterd.config.names import is_account, is_loadable, is_name, is_root
 from clusterd.config.places import SYSTEM, Place, of_user
 from clusterd.config.values import duration, duration_text
 
@@ -182,8 +182,25 @@ def service(file: str, table: dict[str, Any], listen: list[Address], place: Plac
     own = [a.host.partition("%")[0] for a in listen if a.kind == "tcp" and a.host not in (ANY4, ANY6)]
     confining, ignored = directives(table, [path for path in paths if isinstance(path, str)], own, place.user)
     lines += confining
+    if not place.user:  # what a user may read, that user's master may
+        lines += certificates(table)
     lines.append(f"TimeoutStopSec={duration_text(stop_drain(table) + STOP_MARGIN)}")
     return drop_in(file, "Service", lines), ignored
+
+
+def certificates(table: dict[str, Any]) -> list[str]:
+    """Have [tls] read as root, whose alone it may be: by systemd at a start, by our own client at a reload."""
+    tls = table.get("tls", {})
+    if not isinstance(tls, dict) or not tls.get("certificate"):
+        return []
+    lines = []
+    for part in ("certificate", "key"):
+        path = tls.get(part)
+        if isinstance(path, str) and is_loadable(path):
+            name = f"clusterd-tls-{part}"
+            # without a default systemd would only fail to start it; the master can say what is missing
+            lines += [f"LoadCredential={name}:{path.replace('%', '%%')}", f"SetCredential={name}:-"]
+    return [*lines, "ExecReload=", "ExecReload=+/usr/bin/clusterd reload %i"]
 
 
 def stop_drain(table: dict[str, Any]) -> float:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -192,3 +193,24 @@ def test_interrupted(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     status, _, err = site.run("reload", "hello")
     assert status == 130
     assert "the reload goes on" in err
+
+
+def test_certificates_are_handed_over(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root reads the files of [tls], which the service may not; anybody else leaves that to the master."""
+    for part in ("certificate", "key"):
+        (tmp_path / part).write_text(f"the {part}")
+    listen = 'app = "hello:app"\nlisten = "8000"\n'
+    site.write("hello", f'{listen}[tls]\ncertificate = "{tmp_path}/certificate"\nkey = "{tmp_path}/key"\n')
+    master = site.master("hello")
+    master.answers("Reload", done(), done(), done())
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert site.run("reload", "hello")[0] == 0
+    assert "tls" not in master.calls[-1][1]
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert site.run("reload", "hello")[0] == 0
+    assert master.calls[-1][1]["tls"] == {"certificate": "the certificate", "key": "the key"}
+    (tmp_path / "key").unlink()
+    calls = len(master.calls)
+    status, _, err = site.run("reload", "hello")
+    assert status == 2 and f"tls.key: found '{tmp_path}/key': No such file or directory" in err
+    assert len(master.calls) == calls

@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clusterd.config.difference import difference, how
 from clusterd.config.load import load
+from tests.worker.certificates import make
 
 from .conftest import Site, error
 
@@ -141,3 +143,20 @@ def test_cannot_compare(site: Site, directory: str) -> None:
     status, out, _ = site.run("check", "hello")
     assert status == 0
     assert "cannot be compared with what runs: hello: only root may" in out
+
+
+def test_certificates(site: Site, directory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of [tls], as far as who asks may read them: a pair that is none is a problem, an old one a warning."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    old, other = make(tmp_path, "old", 1, ends="20200101000000Z"), make(tmp_path, "other", 2)
+    text = f'[tls]\ncertificate = "{old.certificate}"\nkey = "{{}}"'
+    path = site.write("hello", hello(directory, text.format(old.key)))
+    status, out, err = site.run("check", "hello")
+    assert (status, out) == (0, f"{path}: valid\n")
+    assert f"warning: {path}: tls.certificate: found it expired on Jan  1 00:00:00 2020 GMT" in err
+    site.write("hello", hello(directory, text.format(other.key)))
+    status, _, err = site.run("check", "hello")
+    assert status == 2 and f"error: {path}: tls: found certificate and key do not belong together" in err
+    site.write("hello", hello(directory, text.format("/gone")))
+    status, _, err = site.run("check", "hello")
+    assert status == 2 and "tls.key: found '/gone': No such file or directory" in err

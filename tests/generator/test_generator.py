@@ -267,9 +267,9 @@ def units(tmp_path: Path) -> Path:
     out, _ = generate(tmp_path, GOLDEN / "etc")
     shutil.copytree(out, directory)
     for unit in (PROJECT / "units").glob("cluster*"):
-        (directory / unit.name).write_text(
-            re.sub(r"(?m)^(Exec\w+=)/usr/bin/clusterd", r"\1/bin/true", unit.read_text())
-        )
+        shutil.copy(unit, directory)
+    for file in filter(Path.is_file, directory.rglob("*")):
+        file.write_text(re.sub(r"(?m)^(Exec\w+=\+?)/usr/bin/clusterd", r"\1/bin/true", file.read_text()))
     return directory
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from clusterd.config.settings import Settings, Tls
 from clusterd.core.actions import Finish, Outcome, Tell, What
 from clusterd.core.model import Cluster, Kind, Mode, Phase, Rollout, Worker
 from clusterd.master.ledger import Ledger
 from clusterd.master.performing import Performer
 from clusterd.master.receipts import Receipt
+from clusterd.master.releases import Release
 from clusterd.master.telling import Telling
 from clusterd.master.ushering import Ushering
 from clusterd.shell import interface
@@ -34,9 +36,20 @@ class Anything:
 def test_a_unix_socket_is_ushered_only_when_nobody_serves(mode: Mode, listeners: list[tuple[int, int]]) -> None:
     """It has one slot that all workers share: a usher for slot 0 would answer 503 to clients of those that serve."""
     groups = [SimpleNamespace(fds=[10, 11, 12]), SimpleNamespace(fds=[20])]
-    ushering = Ushering(SimpleNamespace(slots=SimpleNamespace(groups=groups)))  # type: ignore[arg-type]
+    ushering = Ushering(SimpleNamespace(slots=SimpleNamespace(groups=groups)), Ledger({}))  # type: ignore[arg-type]
     ushering.mode, ushering.slots = mode, (0, 1)
     assert ushering._listeners() == listeners
+
+
+@pytest.mark.parametrize("serving", [True, False])
+def test_a_tls_client_is_not_answered_in_plain_text(serving: bool) -> None:
+    """Who expects TLS could not read a 503: the usher hangs up; by what serves, or else by what is to serve."""
+    plain, encrypted = Settings("x"), Settings("x", tls=Tls("/a", "/b"))
+    releases = {1: Release(encrypted, {}), 2: Release(plain, {})} if serving else {1: Release(encrypted, {})}
+    ledger = Ledger({}, cluster=Cluster(current=1 if serving else None), releases=releases)
+    assert Ushering(SimpleNamespace(), ledger).encrypted()  # type: ignore[arg-type]
+    ledger.releases = {1: Release(plain, {}), 2: Release(encrypted, {})} if serving else {}
+    assert not Ushering(SimpleNamespace(), ledger).encrypted()  # type: ignore[arg-type]
 
 
 def finished(finish: Finish, cluster: Cluster) -> list[str]:

@@ -6,7 +6,9 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 
 from tests.clients import asking
 from tests.run.foreground import CLUSTERD, Foreground, gone, unread
+from tests.worker.certificates import make
 
 
 @pytest.fixture
@@ -215,3 +218,25 @@ def test_zygote_and_twin_die_at_once(run: Foreground) -> None:
     run.wait_for("another zygote", lambda: run.status()["generations"][0]["zygote"] not in (None, generation["zygote"]))
     os.kill(run.pids()[0], signal.SIGKILL)
     run.wait_for("the worker to be replaced", run.at_rest)
+
+
+def test_https(run: Foreground, tmp_path: Path) -> None:
+    """--tls-certificate and --tls-key: HTTPS; a reload takes the certificate that is there then."""
+    pair = make(tmp_path, "site", 1)
+    run.start([*CLUSTERD, "run", "hello:app", "--listen", f"127.0.0.1:{run.port}", "--workers", "1", "--python",
+               sys.executable, "--directory", str(run.directory), "--runtime", str(run.runtime),
+               "--tls-certificate", str(pair.certificate), "--tls-key", str(pair.key)])  # fmt: skip
+
+    def served(trusted: ssl.SSLContext) -> bool:
+        with contextlib.suppress(ssl.SSLError), socket.create_connection(("127.0.0.1", run.port), timeout=5) as sock:
+            with trusted.wrap_socket(sock, server_hostname="localhost") as secure:
+                secure.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                return secure.recv(65536).startswith(b"HTTP/1.1 200")
+        return False
+
+    before = ssl.create_default_context(cafile=str(pair.certificate))
+    assert served(before)
+    after = ssl.create_default_context(cafile=str(make(tmp_path, "site", 2).certificate))
+    assert served(before) and not served(after)
+    assert run.clusterd("reload").returncode == 0
+    assert served(after) and not served(before)

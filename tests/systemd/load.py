@@ -81,11 +81,13 @@ def everything(machine: Container, port: int, path: str = "/") -> Iterator[Load]
 
 
 @contextlib.contextmanager
-def wrk(machine: Container, port: int, path: str = "/", *, connections: int = 64) -> Iterator[Result]:
+def wrk(
+    machine: Container, port: int, path: str = "/", *, connections: int = 64, scheme: str = "http"
+) -> Iterator[Result]:
     """Kept connections. Times out after ten seconds without an answer."""
     argv = ["wrk", "-t1", f"-c{connections}", f"-d{MOST_SECONDS}s", "--timeout", "10s", "--latency"]
     result = Result()
-    with _running(machine, [*argv, f"http://127.0.0.1:{port}{path}"], connections, result):
+    with _running(machine, [*argv, f"{scheme}://127.0.0.1:{port}{path}"], connections, result):
         yield result
     result.requests = _number(r"(\d+) requests in", result)
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", result.text)
@@ -99,11 +101,13 @@ def wrk(machine: Container, port: int, path: str = "/", *, connections: int = 64
 
 
 @contextlib.contextmanager
-def ab(machine: Container, port: int, path: str = "/", *, connections: int = 50) -> Iterator[Result]:
+def ab(
+    machine: Container, port: int, path: str = "/", *, connections: int = 50, scheme: str = "http"
+) -> Iterator[Result]:
     """A connection for each request. -r: a lost one is counted and does not end ab; -l: bodies may differ in length."""
     argv = ["ab", "-q", "-r", "-l", f"-c{connections}", f"-t{MOST_SECONDS}", "-n100000000"]
     result = Result()
-    with _running(machine, [*argv, f"http://127.0.0.1:{port}{path}"], connections, result):
+    with _running(machine, [*argv, f"{scheme}://127.0.0.1:{port}{path}"], connections, result):
         yield result
     result.requests = _number(r"Complete requests: +(\d+)", result)
     counts = {

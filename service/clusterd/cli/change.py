@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from clusterd.cli import control, files, profile
+from clusterd.cli import certificates, control, files, profile
 from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.instances import Instance, InstanceType
 from clusterd.cli.lifecycle import need_rights
@@ -53,7 +53,7 @@ def reload(instance: Instance, quiet: bool, wanted: str | None) -> None:
         profile.checked(instance, wanted)
         need_rights("reload", instance)
     with profile.remembered(instance, wanted):
-        perform(instance, "Reload", environment(instance), quiet=quiet)
+        perform(instance, "Reload", environment(instance) | certificates.handed(instance), quiet=quiet)
 
 
 @click.command(short_help="Bring back the previous generation, from memory.")
@@ -78,6 +78,7 @@ def try_command(instance: Instance, quiet: bool, wanted: str | None) -> None:
     """
     profile.checked(instance, wanted)
     asked = {} if wanted is None else {"profile": wanted}
+    asked |= certificates.handed(instance, wanted)
     perform(instance, "Try", environment(instance, wanted) | asked, quiet=quiet)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from clusterd.cli import control, profile
+from clusterd.cli import certificates, control, profile
 from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.files import count, describe
 from clusterd.cli.instances import Places, find, places
@@ -95,13 +95,15 @@ def examine(file: Path, where: Places, profile: str | None) -> Report:
         return report
     report.sandbox = [] if where.place.user else told(settings)
     lacks = surroundings(settings, where.place)
+    wrong, report.warnings = certificates.examine(settings)
+    lacks += wrong
     installed = file.absolute() == where.file(report.name).absolute()
     # A file elsewhere may be meant for another machine, and who is neither root nor its user may see less than the
     # service does.
     if installed and (where.place.user or os.geteuid() == 0):
         report.problems = lacks
     else:
-        report.warnings = lacks
+        report.warnings += lacks
     if installed:
         compare(report, where, {} if profile is None else {"profile": profile})
     return report

@@ -41,6 +41,8 @@ from clusterd.shell.listeners import ListenError
     help="The server in the workers.",
     show_default="auto",
 )
+@click.option("--tls-certificate", metavar="FILE", help="Speak HTTPS: the certificate and its chain, in PEM.")
+@click.option("--tls-key", metavar="FILE", help="The certificate's private key, in PEM.")
 @profile.once
 @click.option("--command", metavar="COMMAND", help="Instead of APP: a program that takes LISTEN_FDS, as one string.")
 @click.option(
@@ -99,9 +101,12 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
         found["listen"] = list(found["listen"])
     if "workers" in found and found["workers"].isdecimal():
         found["workers"] = int(found["workers"])
-    for key in ("directory", "python"):
+    for key in ("directory", "python", "tls_certificate", "tls_key"):
         if key in found:
             found[key] = os.path.abspath(found[key])  # not resolved: a venv's python is a symbolic link
+    tls = {key: found.pop(f"tls_{key}") for key in ("certificate", "key") if f"tls_{key}" in found}
+    if tls:
+        found["tls"] = tls
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -41,6 +42,17 @@ class Systemd:
         if status:
             return {}
         return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+    def credentials(self, name: str) -> dict[str, str]:
+        """LoadCredential= of an instance: name -> path. systemctl does not print it."""
+        escaped = "".join(c if c.isascii() and c.isalnum() else f"_{ord(c):02x}" for c in service(name))
+        status, text = self._run(
+            "busctl", "--json=short", "get-property", "org.freedesktop.systemd1",
+            f"/org/freedesktop/systemd1/unit/{escaped}", "org.freedesktop.systemd1.Service", "LoadCredential",
+        )  # fmt: skip
+        if status:
+            return {}
+        return {str(each[0]): str(each[1]) for each in json.loads(text)["data"]}
 
     def problem(self, name: str) -> str:
         """What systemd has to say about an instance that does not answer; '' when nothing."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clusterd.config import addresses, confinement, shapes
-from clusterd.config.names import ACCOUNT, is_account, is_root
+from clusterd.config.names import ACCOUNT, is_account, is_loadable, is_root
 from clusterd.config.values import duration, duration_text
 
 MAX_LISTEN = 16
@@ -173,9 +173,8 @@ def _pem(value: Any) -> str:
     text = _text(value)
     if "/" in text:
         path = _path(text)
-        # systemd, which reads it as root, takes it for the words of a directive
-        if re.search(r"[:\s\\\"']", path):
-            raise Wrong("no spaces, colons, quotes and backslashes in it: a symbolic link may help")
+        if not is_loadable(path):
+            raise Wrong("systemd, which reads it, takes ASCII without spaces, colons, quotes and backslashes")
         return path
     if not re.fullmatch("[A-Za-z0-9_.-]{1,255}", text) or text in (".", ".."):
         raise Wrong("a credential's name has letters, digits, '_', '-' and '.'")

@@ -21,5 +21,10 @@ def is_account(text: str) -> bool:
     return re.fullmatch(ACCOUNT, text) is not None or re.fullmatch("0|[1-9][0-9]{0,9}", text) is not None
 
 
+def is_loadable(path: str) -> bool:
+    """Whether `path` may stand in LoadCredential=NAME:PATH as it is."""
+    return re.fullmatch(r"/[!-~]+", path) is not None and not re.search(r"[:\\\"']", path)
+
+
 def is_root(text: str) -> bool:
     return text in ("root", "0")

@@ -194,8 +194,6 @@ class _Reader:
     def tls(self) -> None:
         both = {"tls.certificate", "tls.key"}
         here = both & self.values.keys()
-        if here:
-            self.wrong("tls", "a table of a later release", "none", "put a proxy such as nginx or haproxy in front")
         if here and len(here | {p.key for p in self.problems} & both) == 1:
             (missing,) = both - here
             self.wrong(missing, "nothing", "both 'certificate' and 'key'", "they may be in one file: name it twice")

@@ -164,7 +164,7 @@ class Http:
 
 @dataclass(frozen=True)
 class Tls:
-    """Both or none. Their contents are never here: see master/certificates.py."""
+    """Both or none. Their contents are never here: see certificates.py."""
 
     certificate: str | None = _row(
         kinds.PEM,

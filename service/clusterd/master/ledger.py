@@ -42,6 +42,12 @@ class Ledger:
         return self.serving.environment if self.serving is not None else self.environment
 
     @property
+    def certified(self) -> tuple[Settings, dict[str, str]] | None:
+        """The settings and [tls] contents of the generation that serves; None where it has none."""
+        release = self.releases.get(self.cluster.current) if self.cluster.current is not None else None
+        return (release.settings, release.tls) if release is not None and release.settings and release.tls else None
+
+    @property
     def last_receipt(self) -> Receipt | None:
         return self.receipts[max(self.receipts)] if self.receipts else None
 

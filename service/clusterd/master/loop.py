@@ -71,7 +71,7 @@ class Master:
         self.ledger = Ledger(environment) if saved is None else Ledger.from_json(saved)
         self.telling = Telling(context, self.ledger)
         self.workers = Workers(context, self.ledger)
-        self.ushering = Ushering(context)
+        self.ushering = Ushering(context, self.ledger)
         status = Status(context, self.ledger, self.workers)
         self.requests = Requests(context, self.ledger, source, self.telling, status, self.advance)
         self.performer = Performer(

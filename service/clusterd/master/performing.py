@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from clusterd.balance.program import program as steering
+from clusterd.config import certificates
 from clusterd.config.environment import EnvironmentFileError
 from clusterd.config.load import Invalid, surroundings
 from clusterd.core.actions import (
@@ -106,9 +107,13 @@ class Performer:
     def _boot(self, generation: int) -> None:
         release = self.ledger.releases[generation]
         try:
-            if release.attempts and not release.mode or release.settings is None:
+            again = release.attempts > 0 and not release.mode
+            known = (release.settings, release.tls) if release.settings and release.tls else self.ledger.certified
+            if again or release.settings is None:
                 # It has never been up: whoever repairs it may well do so in the file.
                 release.settings = self.source.load()
+            if again or not release.tls:
+                release.tls = certificates.read(release.settings, known)
             release.attempts += 1
             problems = surroundings(release.settings, self.context.place, unit=not self.context.foreground)
             if problems:

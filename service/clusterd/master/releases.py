@@ -41,6 +41,8 @@ class Release:
     engine: str = ""
     python: str = ""
     reason: str = ""
+    tls: dict[str, str] = field(default_factory=dict, repr=False)
+    """Of [tls], the contents; {} without."""
 
     def resolve(self) -> None:
         """Follow the directory's symbolic links now, so that a deploy flipping one later does not reach this release.
@@ -86,7 +88,7 @@ class Release:
             "cgroup": cgroup,
             "oom-score-adj": oom_score,
             "http": {key.replace("_", "-"): value for key, value in asdict(s.http).items()},
-            "tls": None,
+            "tls": {**self.tls, "minimum-version": s.tls.minimum_version} if self.tls else None,
             "health": {"path": s.health.path},
             "log": {"access": s.log.access, "level": s.log.level},
             "ready": s.ready,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from clusterd.config import certificates
 from clusterd.config.difference import difference, how, needing
 from clusterd.config.environment import EnvironmentFileError, read_environment
 from clusterd.config.load import Invalid
@@ -22,6 +23,9 @@ from clusterd.master.releases import Release, Source, application_environment, p
 from clusterd.master.telling import Telling, progress
 from clusterd.shell import messages
 from clusterd.shell.control import Call, Client, Control, listen
+
+DIRECTORIES = ("STATE_DIRECTORY", "RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY")
+"""Variables by which systemd tells the service its directories; they stay as long as it runs."""
 
 
 class Requests:
@@ -96,6 +100,7 @@ class Requests:
                     call,
                     call.parameters.get("environment"),
                     call.parameters.get("overlay") or {},
+                    call.parameters.get("tls"),
                     Kind.RELOAD if call.method == "Reload" else Kind.TRY,
                     call.parameters.get("profile"),
                 )
@@ -111,17 +116,20 @@ class Requests:
         call: Call | None,
         environment: Mapping[str, str] | None,
         overlay: Mapping[str, str],
+        tls: Mapping[str, str] | None = None,
         kind: Kind = Kind.RELOAD,
         profile: str | None = None,
     ) -> None:
         """A new generation of the code and the file as they are now; refused at once when the file cannot do it.
 
         `environment` is what systemd gives a fresh process of the unit and takes the place of the one before;
-        `overlay` goes on top of it. `profile` None: the one that is chosen. `call` is None for a signal: then the
-        journal alone is told.
+        `overlay` goes on top of it. `tls` is what the caller has read of [tls]'s files, which may be closed to us.
+        `profile` None: the one that is chosen. `call` is None for a signal: then the journal alone is told.
         """
         try:
             settings = self.source.load(profile)
+            handed = dict(tls) if tls and tls.keys() == set(certificates.PARTS) else None
+            contents = handed or certificates.read(settings, self.ledger.certified)
         except Invalid as e:
             self._refuse(
                 call, "Invalid", "; ".join(str(p) for p in e.problems), problems=[asdict(p) for p in e.problems]
@@ -137,8 +145,8 @@ class Requests:
             return
         given = dict(self.ledger.in_force)
         if environment:
-            # only a start has the credentials: in ExecReload= 257 leaves the variable out (252 does not)
-            kept = {key: given[key] for key in ("CREDENTIALS_DIRECTORY",) if key in given}
+            # directories are of the service, not of the process that asks: that has none of its own
+            kept = {name: given[name] for name in DIRECTORIES if name in given}
             given = application_environment(environment) | kept
         given |= application_environment(overlay)
         if self.context.foreground and settings.environment_file:
@@ -151,7 +159,7 @@ class Requests:
                 return
         if kind is Kind.RELOAD and self.ledger.running is None:
             self.ledger.environment = given
-        self._ask(call, kind, Release(settings, given))
+        self._ask(call, kind, Release(settings, given, tls=contents if settings.tls.certificate else {}))
 
     def _ask(self, call: Call | None, kind: Kind, release: Release | None) -> None:
         if self.ledger.cluster.stopping:

@@ -9,6 +9,7 @@ import socket
 
 from clusterd.core.model import Mode
 from clusterd.master.context import Context
+from clusterd.master.ledger import Ledger
 from clusterd.master.program import environment, program
 from clusterd.shell import messages, pidfd, poll, process
 from clusterd.shell.watched import Watched
@@ -21,11 +22,11 @@ RETRY_AFTER = 5
 class Ushering:
     """A slot's listener is readable when a connection waits on it: so an idle usher need not run at all."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, ledger: Ledger) -> None:
         self.context = context
+        self.ledger = ledger
         self.mode = Mode.OFF
         self.slots: tuple[int, ...] = ()
-        self.http = True
         self.wire: Wire | None = None
         self._watched: list[int] = []
 
@@ -36,6 +37,12 @@ class Ushering:
             self._tell()
         else:
             self._watch()
+
+    def encrypted(self) -> bool:
+        """Whether clients speak TLS: to what serves, or else to what is to."""
+        cluster, releases = self.ledger.cluster, self.ledger.releases
+        release = releases.get(cluster.current or 0) or releases.get(max(releases, default=0))
+        return release is not None and release.settings is not None and release.settings.tls.certificate is not None
 
     def adopt(self) -> None:
         """An usher that outlived the master is told to finish: the next waiting connection starts another."""
@@ -126,7 +133,8 @@ class Ushering:
                     "mode": "refuse" if self.mode is Mode.REFUSE else "relay",
                     "slots": list(self.slots),
                     "retry-after": RETRY_AFTER,
-                    "kind": "http",
+                    # plain text is nothing that a TLS client could read
+                    "kind": "close" if self.encrypted() else "http",
                 },
                 fds[:250],
             )

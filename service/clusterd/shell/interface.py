@@ -28,10 +28,10 @@ class Method:
 METHODS: dict[str, Method] = {
     "Status": Method(Rights.READ),
     "Changes": Method(Rights.CHANGE, ("profile",)),
-    "Reload": Method(Rights.CHANGE, ("environment", "overlay")),
+    "Reload": Method(Rights.CHANGE, ("environment", "overlay", "tls")),
     "Rollback": Method(Rights.CHANGE),
     "Stop": Method(Rights.CHANGE),
-    "Try": Method(Rights.CHANGE, ("environment", "overlay", "profile")),
+    "Try": Method(Rights.CHANGE, ("environment", "overlay", "tls", "profile")),
 }
 
 TEXTS = frozenset({"profile"})
@@ -150,14 +150,17 @@ method Status() -> (status: State)
 method Changes(profile: ?string) -> (changes: []Change, how: string)
 
 # Replaces every worker by one of the code and the file now on disk. `environment` is what a fresh process of the unit
-# gets from systemd and takes the place of the one before; the variables of `overlay` go on top of it.
-method Reload(environment: ?[string]string, overlay: ?[string]string) -> (progress: ?Progress, receipt: ?Receipt)
+# gets from systemd and takes the place of the one before; the variables of `overlay` go on top of it. `tls` has what is
+# in the files of [tls], "certificate" and "key", where the caller can read them and the service cannot.
+method Reload(environment: ?[string]string, overlay: ?[string]string, tls: ?[string]string) ->
+  (progress: ?Progress, receipt: ?Receipt)
 
 # Brings back the generation before, from memory.
 method Rollback() -> (progress: ?Progress, receipt: ?Receipt)
 
-# Boots and checks the code now on disk without giving it a request, then drops it. `profile` as for Changes.
-method Try(environment: ?[string]string, overlay: ?[string]string, profile: ?string)
+# Boots and checks the code now on disk without giving it a request, then drops it. `tls` is as for Reload,
+# `profile` as for Changes.
+method Try(environment: ?[string]string, overlay: ?[string]string, tls: ?[string]string, profile: ?string)
   -> (progress: ?Progress, report: ?Receipt)
 
 # Drains everything and leaves. With "more" the first reply comes at once; the service is gone when the keeper is.

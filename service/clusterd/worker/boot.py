@@ -76,7 +76,7 @@ class Boot:
     health_path: str | None = None
     access_log: bool = False
     log_level: str = "info"
-    raw: dict[str, Any] = field(default_factory=dict)
+    raw: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def parse(cls, message: dict[str, Any]) -> Boot:

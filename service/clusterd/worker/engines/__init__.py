@@ -70,6 +70,12 @@ def prepare(app: Any, serves: kinds.Interface, boot: Boot) -> Engine:
     """Import the engine and give it the application. Raises Refusal."""
     name = choose(serves, boot.engine)
     _refuse_unable(name, boot)
+    if boot.tls is not None:
+        from .. import tls
+
+        tls.check(boot.tls)
+        if text := tls.warning(boot.tls):
+            print(f"<4>tls.certificate: {text}", file=sys.stderr, flush=True)
     if name == "granian":
         from . import granian
 

@@ -16,8 +16,10 @@ import logging
 import select
 import socket
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
+from .. import tls
 from ..channel import Channel, Draining
 from ..refusal import Refusal
 from ..trust import literals
@@ -76,6 +78,8 @@ def prepare(app: Any, boot: Boot) -> Uvicorn:
         **settings,
     )
     config.load()
+    if boot.tls is not None:
+        config.ssl = tls.context(boot.tls)
     with contextlib.suppress(ImportError):
         importlib.import_module("uvloop")  # what each worker would import, and does if it is there
     state = server_module.ServerState()
@@ -92,11 +96,9 @@ class Uvicorn:
         self._health_path = health_path
 
     def run(self, listeners: list[socket.socket], channel: Channel) -> int:
-        if any(sock.family == socket.AF_UNIX for sock in listeners):
-            _trust_unix(self._config, self._http.forwarded_allow_ips)
         loop = self._new_loop()
         asyncio.set_event_loop(loop)
-        worker = _Worker(self._config, self._health_path, listeners, channel)
+        worker = _Worker(self._config, self._http, self._health_path, listeners, channel)
         return loop.run_until_complete(worker.main())
 
     def _new_loop(self) -> asyncio.AbstractEventLoop:
@@ -112,15 +114,21 @@ class Uvicorn:
 class _Worker:
     """One worker's life, in the order of its methods."""
 
-    def __init__(self, config: Any, health_path: str | None, listeners: list[socket.socket], channel: Channel) -> None:
+    def __init__(
+        self, config: Any, http: Http, health_path: str | None, listeners: list[socket.socket], channel: Channel
+    ) -> None:
         uvicorn = importlib.import_module("uvicorn")
         self._config = config
+        self._trusted = http.forwarded_allow_ips
         self._health_path = health_path
         self._listeners = listeners
         self._channel = channel
         self._server: Any = uvicorn.Server(config)
         self._state: Any = self._server.server_state
         self._tick: asyncio.Task[None] | None = None
+        self._noted: weakref.WeakSet[Any] = weakref.WeakSet()
+        if config.ssl is not None:
+            config.http_protocol_class = _noting(config.http_protocol_class, self._noted)
         self._closed = 0
         self._websockets = 0
 
@@ -150,6 +158,8 @@ class _Worker:
         self._channel.say("ready", seconds=round(time.monotonic() - began, 6))
 
     async def _accept(self) -> None:
+        if any(sock.family == socket.AF_UNIX for sock in self._listeners):
+            _trust_unix(self._config, self._trusted)
         # The first tick makes the default headers, which 0.17.6 gives to a connection once and for all.
         await self._server.on_tick(0)
         await self._server.startup(sockets=self._listeners)
@@ -184,6 +194,10 @@ class _Worker:
                 for sock in server.sockets or ():
                     loop.remove_reader(sock.fileno())
         while being_set_up := [t for t in asyncio.all_tasks() if _is_accept(t)]:
+            if self._config.ssl is not None:
+                # These end with the handshake, when the client likes; after their first step they are safe.
+                await asyncio.sleep(0)
+                break
             await asyncio.wait(being_set_up)
         for server in servers:
             server.close()
@@ -196,24 +210,29 @@ class _Worker:
     def _answer_with_close(self) -> None:
         """Every response that has not begun yet gets `Connection: close`, on every connection there is."""
         self._config.encoded_headers = [*self._config.encoded_headers, _CLOSE]  # on_tick makes the headers from these
-        self._state.default_headers = headers = [*self._state.default_headers, _CLOSE]
-        for protocol in self._http():
-            if hasattr(protocol, "default_headers"):
-                protocol.default_headers = headers
-            if protocol.cycle is not None:
-                protocol.cycle.default_headers = [*protocol.cycle.default_headers, _CLOSE]
-            if getattr(protocol, "ws_protocol_class", None) is not None:
-                protocol.ws_protocol_class = functools.partial(_websocket, protocol.ws_protocol_class)
+        self._state.default_headers = [*self._state.default_headers, _CLOSE]
+        for protocol in [*self._http(), *self._handshakes()]:
+            self._tell(protocol)
+
+    def _tell(self, protocol: Any) -> None:
+        if hasattr(protocol, "default_headers"):
+            protocol.default_headers = self._state.default_headers
+        if protocol.cycle is not None:
+            protocol.cycle.default_headers = [*protocol.cycle.default_headers, _CLOSE]
+        if getattr(protocol, "ws_protocol_class", None) is not None:
+            protocol.ws_protocol_class = functools.partial(_websocket, protocol.ws_protocol_class)
 
     async def _wait_for_clients(self, draining: Draining) -> None:
         told = False
-        while self._state.connections or self._state.tasks:
+        while self._state.connections or self._state.tasks or self._handshakes():
             now = time.monotonic()
             if now >= draining.deadline:
                 return
             if draining.idle_may_close(now):
                 self._close_idle(draining.fresh_may_close(now))
                 self._close_websockets()
+                if draining.fresh_may_close(now):
+                    self._noted.clear()  # who has not shaken hands by now may be nobody
                 if not told:
                     told = True
                     for protocol in self._http():
@@ -238,6 +257,10 @@ class _Worker:
             protocol.shutdown()
             self._websockets += 1
 
+    def _handshakes(self) -> list[Any]:
+        """Connections whose TLS handshake is under way: uvicorn is not told of them yet."""
+        return [p for p in list(self._noted) if p.transport is None]
+
     def _http(self) -> list[Any]:
         return [p for p in list(self._state.connections) if hasattr(p, "cycle")]
 
@@ -258,6 +281,18 @@ def _trust_unix(config: Any, trusted: tuple[str, ...]) -> None:
             return host is None or bool(base.__contains__(self, host))
 
     middleware.trusted_hosts = WithUnix(literals(trusted))
+
+
+def _noting(base: Any, noted: weakref.WeakSet[Any]) -> Any:
+    """The protocol's class, which notes each connection that is made: none of a request's doing."""
+
+    class Noting(base):  # type: ignore[misc]  # of whatever version is installed
+        def __new__(cls, *arguments: Any, **named: Any) -> Any:  # the signature of __init__ is looked at
+            made = super().__new__(cls)
+            noted.add(made)
+            return made
+
+    return Noting
 
 
 def _is_accept(task: asyncio.Task[Any]) -> bool:
