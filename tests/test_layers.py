@@ -16,7 +16,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "core": frozenset(),
     "balance": frozenset(),
     "worker": frozenset(),
-    "config": frozenset({"worker.abilities"}),
+    "config": frozenset({"worker.abilities", "worker.reference"}),
     "shell": frozenset({"worker.wire", "balance"}),
     "generator": frozenset({"config"}),
     "keeper": frozenset({"worker.wire", "shell"}),

@@ -52,6 +52,11 @@ def test_broken_modules(start, application: Path, source: str):
         ("hello:GREETING()", "'hello:GREETING' is a str, not a function: write it without '()'"),
         ("hello:GREETING.upper", "'hello:GREETING.upper' takes no arguments"),
         ("hello:GREETING.uper", "'hello:GREETING' has no attribute 'uper' (did you mean 'upper'?)"),
+        (
+            "hello:make(open('x'))",
+            "app = 'hello:make(open('x'))': expected 'module:attribute' or 'module:factory()': the ",
+        ),
+        ("hello:app('x')", "'hello:app('x')' failed: TypeError: app() missing 2 required positional arguments"),
         ("hello:app()", "'hello:app()' failed: TypeError: app() missing 3 required positional arguments"),
     ],
 )
@@ -69,6 +74,30 @@ def test_a_factory(start, application: Path, slots):
     (application / "made.py").write_text("import hello\ndef make():\n    return hello.app\n")
     master = start()
     master.up(app="made:make()")
+    master.serving(slots(1)).drain()
+
+
+def test_a_factory_with_arguments(start, application: Path, slots):
+    """Literals, as gunicorn has it, reach the factory as they stand in the file."""
+    code = (
+        "import hello\ndef make(*given, **named):\n    assert (given, named) == (('a:b', 2), {'tls': [True, None]})\n"
+    )
+    (application / "made.py").write_text(code + "    return hello.app\n")
+    master = start()
+    master.up(app="made:make('a:b', 2, tls=[True, None])")
+    master.serving(slots(1)).drain()
+
+
+def test_a_source_directory(start, application: Path, slots):
+    """A module in "src" is not found, as elsewhere; the line says where it is, and what it says to do helps."""
+    (application / "src/shop").mkdir(parents=True)
+    (application / "src/shop/__init__.py").write_text("from hello import app\n")
+    expected = (
+        f"no module 'shop' in '{application}' (app = 'shop:app') (it is in 'src': set PYTHONPATH = \"src\" in [env])"
+    )
+    assert start().boot(app="shop:app")["reason"] == expected
+    master = start(env={"PYTHONPATH": "src"})
+    master.up(app="shop:app")
     master.serving(slots(1)).drain()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from clusterd.config import addresses, confinement, shapes
 from clusterd.config.names import ACCOUNT, is_account, is_loadable, is_root
 from clusterd.config.values import duration, duration_text
+from clusterd.worker import reference
 
 MAX_LISTEN = 16
 MAX_ARGUMENTS = 256
@@ -199,11 +200,10 @@ def _environment_file(value: Any) -> str:
 
 def _app(value: Any) -> str:
     text = _text(value)
-    module, colon, attribute = text.removesuffix("()").partition(":")
-    if not colon:
-        raise Wrong(f'name the object in the module too: "{text}:app"')
-    if not all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")]):
-        raise Wrong('a module\'s name has no slashes and no ".py"')
+    try:
+        reference.parse(text)
+    except ValueError as e:
+        raise Wrong(str(e)) from e
     return text
 
 

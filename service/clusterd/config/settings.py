@@ -386,7 +386,8 @@ class Settings:
     profile: str = ""
     app: str | None = _row(
         kinds.APP,
-        'The ASGI or WSGI application: an object in a module, or with "()" what a function returns.',
+        'The ASGI or WSGI application: an object in a module, or with "()" what a function returns, whose '
+        "arguments may be literals: \"pypiserver:app(root='/srv/packages')\".",
         None,
         default="none",
     )

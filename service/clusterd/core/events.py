@@ -88,10 +88,11 @@ class WorkerFailed:
 
 @dataclass(frozen=True)
 class WorkerGone:
-    """The process is dead, or could not be forked."""
+    """The process is dead, or could not be forked. `advice`: what the person may have done wrong, when it looks so."""
 
     worker: int
     reason: str
+    advice: str = ""
 
 
 @dataclass(frozen=True)

@@ -143,9 +143,9 @@ def _take(d: Draft, event: Event) -> None:
         case WorkerFailed(number, reason):
             if (w := d.cluster.workers.get(number)) is not None:
                 d.put(w, reason=w.reason or reason)
-        case WorkerGone(number, reason):
+        case WorkerGone(number, reason, advice):
             if (w := d.cluster.workers.get(number)) is not None:
-                _worker_gone(d, w, reason)
+                _worker_gone(d, w, reason, advice)
         case WorkerUnborn(number):
             d.cluster = d.cluster.without_worker(number)
 
@@ -253,7 +253,7 @@ def _twin(d: Draft, number: int, *, up: bool) -> None:
     d.cluster = d.cluster.with_generation(g)
 
 
-def _worker_gone(d: Draft, w: Worker, reason: str) -> None:
+def _worker_gone(d: Draft, w: Worker, reason: str, advice: str) -> None:
     """A death: expected when it drained; otherwise a failure of its rollout, or of its seat."""
     d.cluster = d.cluster.without_worker(w.id)
     c = d.cluster
@@ -261,8 +261,9 @@ def _worker_gone(d: Draft, w: Worker, reason: str) -> None:
         return
     if w.killed and not w.reason:
         return  # killed because nobody wanted it any more
-    d.tell(What.WORKER_DIED, w.reason or reason, worker=w.id, slot=w.slot, generation=w.generation)
-    _lost(d, w, w.reason or reason)
+    reason = (w.reason or reason) + (f": {advice}" if advice else "")
+    d.tell(What.WORKER_DIED, reason, worker=w.id, slot=w.slot, generation=w.generation)
+    _lost(d, w, reason)
 
 
 def _serving(d: Draft, w: Worker) -> None:

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from clusterd.core.events import WorkerDraining, WorkerFailed, WorkerGone, WorkerReady, WorkerServing, WorkerUnborn
 from clusterd.core.model import NO_SLOT, Phase
-from clusterd.master import hints
+from clusterd.master import advising, hints
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.zygotes import Zygotes
-from clusterd.shell import pidfd, poll
+from clusterd.shell import bypass, pidfd, poll
 from clusterd.shell.notified import Notified
+from clusterd.shell.procnet import Listener
 from clusterd.shell.watched import Watched
 from clusterd.worker.wire import Closed, Message, Wire, WireError
 
@@ -47,6 +48,8 @@ class Body:
     drained: Message = field(default_factory=dict)
     stated: str = ""
     """What it says of itself (STATUS=)."""
+    advice: str = ""
+    """What a person may have to change, when it is gone."""
 
 
 class Workers:
@@ -138,6 +141,8 @@ class Workers:
             self.context.events.append(WorkerGone(worker, "gone (status unknown)"))
             return
         if body.pidfd is not None:
+            if body.command and self._starting(worker):
+                body.advice = body.advice or advising.silent(self._bypass(body)[0], notify=body.ready_at is None)
             pidfd.send(body.pidfd, signal.SIGKILL)
         else:
             self._unborn(worker, "killed before it was forked")
@@ -238,7 +243,7 @@ class Workers:
                 self._bury(body)
             elif body.ready_at is not None and now >= body.ready_at:
                 body.ready_at = None
-                self.context.events.append(WorkerReady(body.id))
+                self._timed_ready(body)
 
     def deadline(self) -> float | None:
         times = [b.dead_since + STATUS_GRACE for b in self.bodies.values() if b.dead_since is not None]
@@ -254,8 +259,28 @@ class Workers:
             return
         oom = self.context.cgroups.oom_kills(f"worker-{body.id}")
         reason = pidfd.describe(status) + (" (out of memory)" if oom else "")
+        if body.command and self._starting(body.id):
+            body.advice = body.advice or advising.early_end(status)
         self._forget(body)
-        self.context.events.append(WorkerGone(body.id, reason))
+        self.context.events.append(WorkerGone(body.id, reason, body.advice))
+
+    def _timed_ready(self, body: Body) -> None:
+        """Nobody said that it is ready: where it is certain that it waits elsewhere, it would leave clients waiting."""
+        own, certain = self._bypass(body)
+        if certain and body.pidfd is not None:
+            self.context.events.append(WorkerFailed(body.id, advising.bypassed(own)))
+            pidfd.send(body.pidfd, signal.SIGKILL)
+        else:
+            self.context.events.append(WorkerReady(body.id))
+
+    def _starting(self, worker: int) -> bool:
+        known = self.ledger.cluster.workers.get(worker)
+        return known is not None and known.phase is Phase.STARTING
+
+    def _bypass(self, body: Body) -> tuple[list[Listener], bool]:
+        pids = {*self.context.cgroups.pids(f"worker-{body.id}"), *([body.pid] if body.pid else [])}
+        given = {os.fstat(fd).st_ino for group in self.context.slots.groups for fd in group.fds}
+        return bypass.listens(pids, given)
 
     def _unborn(self, worker: int, reason: str = "") -> None:
         """There will be no process. Without a reason it is nobody's fault: the master died before it gave the order."""

@@ -1,72 +1,58 @@
-"""From "module:attribute" or "module:factory()" to the application's object; every failure in one line."""
+"""From "module:attribute" or "module:factory(...)" to the application's object; every failure in one line."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import os
-import re
 import sys
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from . import kinds
+from . import kinds, reference
+from .reference import Reference
 from .refusal import Refusal, describe, frames, place, relative, text_of
-
-_NAME = r"[^\W\d]\w*"
-_REFERENCE = re.compile(rf"(?P<module>{_NAME}(?:\.{_NAME})*):(?P<attribute>{_NAME}(?:\.{_NAME})*)(?P<call>\(\))?")
 
 _USUAL = ("app", "application", "asgi", "wsgi", "api", "server")
 """What applications are called, for those who have written something quite different."""
 
 
-@dataclass(frozen=True)
-class Reference:
-    module: str
-    attribute: str
-    factory: bool
-
-    def __str__(self) -> str:
-        return f"{self.module}:{self.attribute}" + ("()" if self.factory else "")
-
-
 def parse(text: str) -> Reference:
-    match = _REFERENCE.fullmatch(text)
-    if match is None:
-        raise Refusal(f"app = '{text}': expected 'module:attribute', or 'module:factory()' for what makes it")
-    return Reference(match["module"], match["attribute"], match["call"] is not None)
+    try:
+        return reference.parse(text)
+    except ValueError as e:
+        raise Refusal(f"app = '{text}': expected 'module:attribute' or 'module:factory()': {e}") from e
 
 
-def load(reference: Reference, directory: str) -> Any:
+def load(wanted: Reference, directory: str) -> Any:
     """Import and find the object. Raises Refusal."""
-    module = _import(reference, directory)
+    module = _import(wanted, directory)
     found: Any = module
-    walked = reference.module
-    for part in reference.attribute.split("."):
+    walked = wanted.module
+    for part in wanted.attribute.split("."):
         try:
             found = getattr(found, part)
         except AttributeError as e:
             raise Refusal(f"'{walked}' has no attribute '{part}'{_suggest(found, part)}", "") from e
         walked += ("." if ":" in walked else ":") + part
-    if not reference.factory:
+    if not wanted.factory:
         return found
     if not callable(found):
         raise Refusal(f"'{walked}' is {kinds.article(found)}, not a function: write it without '()'")
     try:
-        return found()
+        return found(*wanted.arguments, **wanted.keywords)
     except BaseException as e:
-        raise Refusal(f"'{reference}' failed: {describe(e)}{_at(e, directory)}", text_of(e)) from e
+        raise Refusal(f"'{wanted}' failed: {describe(e)}{_at(e, directory)}", text_of(e)) from e
 
 
-def _import(reference: Reference, directory: str) -> ModuleType:
-    name = reference.module
+def _import(wanted: Reference, directory: str) -> ModuleType:
+    name = wanted.module
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as e:
         if not frames(e.__traceback__) and e.name and (name == e.name or name.startswith(e.name + ".")):
             hint = _nearby(e.name, directory)
-            raise Refusal(f"no module '{e.name}' in '{directory}' (app = '{reference}'){hint}") from e
+            raise Refusal(f"no module '{e.name}' in '{directory}' (app = '{wanted}'){hint}") from e
         raise Refusal(_missing_dependency(e, directory), text_of(e)) from e
     except SyntaxError as e:
         where = f"{relative(e.filename or '?', directory)}:{e.lineno}"
@@ -103,5 +89,10 @@ def _nearby(name: str, directory: str) -> str:
         return f": {e.strerror}"
     modules = [e[:-3] for e in entries if e.endswith(".py")]
     modules += [e for e in entries if os.path.isfile(os.path.join(directory, e, "__init__.py"))]
+    top = name.partition(".")[0]
+    for below in entries:
+        inside = os.path.join(directory, below, top)
+        if os.path.isfile(f"{inside}.py") or os.path.isdir(inside):
+            return f" (it is in '{below}': set PYTHONPATH = \"{below}\" in [env])"
     close = difflib.get_close_matches(name, modules, 1)
     return f" (did you mean '{close[0]}'?)" if close else ""
