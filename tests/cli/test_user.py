@@ -43,6 +43,16 @@ def test_start_and_stop(own: Site, tools: Tools) -> None:
     ]
 
 
+def test_anywhere(own: Site) -> None:
+    """--user may stand after the command, as for systemctl; with run it is no option."""
+    own.write("hello")
+    own.master("hello")
+    own.options = ["--config-dir", str(own.config), "--runtime-dir", str(own.runtime)]
+    assert own.run("status", "--check", "--user", "hello") == (0, "hello: serving, 2/2 workers, generation 3\n", "")
+    own.options = ["--config-dir", "/nonexistent"]
+    assert "No such option: --user" in own.run("run", "hello:app", "--user", "www-data")[2]
+
+
 def test_systemd_is_found_without_a_login(own: Site, tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where sudo or cron has left XDG_RUNTIME_DIR unset, systemctl gets the directory a login would have set."""
     monkeypatch.delenv("XDG_RUNTIME_DIR")

@@ -73,10 +73,24 @@ for command in (run, status, list_command, check, reload, rollback, try_command,
 clusterd.epilog = exit_statuses()
 
 
+def user_first(arguments: Sequence[str]) -> list[str]:
+    """`arguments` with --user where it belongs, before the command: systemctl takes it anywhere, and so do people.
+
+    Not with `run`, where it would be another server's --user ACCOUNT, which is refused as unknown.
+    """
+    found = list(arguments)
+    options = found[: found.index("--")] if "--" in found else found
+    command = next((word for word in options if word in clusterd.commands), None)
+    if "--user" in options and command != "run":
+        found.remove("--user")
+        found.insert(0, "--user")
+    return found
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit status. Every message for people about an error is on standard error."""
     try:
-        status = clusterd.main(list(arguments), prog_name="clusterd", standalone_mode=False)
+        status = clusterd.main(user_first(arguments), prog_name="clusterd", standalone_mode=False)
     except CommandError as e:
         e.show()
         return e.exit_code
