@@ -39,10 +39,10 @@ class Client:
 
 
 class WebSocket(Client):
-    """Open when it is made."""
+    """Open when it is made; through whoever listens on `port`, without one straight to the instance."""
 
-    def __init__(self, instance: Instance, path: str = "/ws") -> None:
-        argv = [sys.executable, "-I", str(PROGRAM), str(instance.port), path]
+    def __init__(self, instance: Instance, path: str = "/ws", *, port: int | None = None) -> None:
+        argv = [sys.executable, "-I", str(PROGRAM), str(port or instance.port), path]
         super().__init__(
             subprocess.Popen(
                 instance.machine.host_argv(argv),

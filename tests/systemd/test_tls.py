@@ -157,6 +157,7 @@ def test_a_file_that_is_missing_at_the_start(site: Site) -> None:
     assert site.serial() == "32"
 
 
+@pytest.mark.proof
 def test_credentials_by_name(site: Site) -> None:
     """A unit's own LoadCredential= names them; `systemctl reload` reads what it points to anew."""
     instance = site.instance
