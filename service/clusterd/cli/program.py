@@ -11,6 +11,7 @@ import click
 from clusterd.cli.change import reload, rollback, try_command
 from clusterd.cli.check import check
 from clusterd.cli.exits import MEANING, CommandError, Exit
+from clusterd.cli.import_gunicorn import import_gunicorn
 from clusterd.cli.instances import Places, of_place
 from clusterd.cli.lifecycle import start, stop
 from clusterd.cli.observe import list_command, status
@@ -68,7 +69,20 @@ def exit_statuses() -> str:
     return f"\b\nExit status:\n{rows}"
 
 
-for command in (run, status, list_command, check, reload, rollback, try_command, start, stop, schema_command, version):
+for command in (
+    run,
+    status,
+    list_command,
+    check,
+    reload,
+    rollback,
+    try_command,
+    start,
+    stop,
+    schema_command,
+    import_gunicorn,
+    version,
+):
     clusterd.add_command(command)
 clusterd.epilog = exit_statuses()
 
