@@ -7,6 +7,7 @@ import pytest
 
 from clusterd.cli.exits import MEANING
 from clusterd.cli.program import clusterd
+from clusterd.config.settings import TABLE
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -44,3 +45,12 @@ def test_pages_fit() -> None:
     for page in PAGES[:1] + [page for page in PAGES if page.name in ("operating.md", "deploying.md")]:
         for number, line in enumerate(page.read_text().splitlines(), 1):
             assert len(line) <= 130 or line.startswith("|"), f"{page.name}:{number}"
+
+
+@pytest.mark.parametrize("page", ["coming-from-gunicorn.md", "coming-from-uvicorn.md"])
+def test_keys_of_those_who_come(page: str) -> None:
+    """Every key that a page for those who come from elsewhere names, is one."""
+    text = (PROJECT / "docs" / page).read_text()
+    tables = {key.partition(".")[0] for key in TABLE if "." in key}
+    named = re.findall(rf"`((?:{'|'.join(tables)})\.[a-z-]+)", text)
+    assert named and [key for key in named if key not in TABLE] == []

@@ -152,7 +152,8 @@ def test_manual_has_every_command_and_option() -> None:
     """clusterd(8) has every command, every option with its help, and every exit status."""
     page = manual.page()
     for name, command in clusterd.commands.items():
-        assert f".SS \\fBclusterd {name}\\fR" in page or f".SS clusterd {name}" in page, name
+        words = name.replace("-", "\\-")
+        assert f".SS \\fBclusterd {words}\\fR" in page or f".SS clusterd {words}" in page, name
         for option in (p for p in command.params if isinstance(p, click.Option)):
             for spelled in option.opts:
                 assert roff.escape(spelled) in page, f"{name} {spelled}"

@@ -38,7 +38,7 @@ quiet = click.option("--quiet", "-q", is_flag=True, help="No progress: only the 
 name = click.argument("instance", metavar="NAME", type=InstanceType())
 
 
-@click.command(short_help="Replace every worker by one of the code and file now on disk.")
+@click.command(short_help="Replace every worker by one of what is now on disk.")
 @name
 @profile.choose
 @quiet

@@ -49,7 +49,7 @@ class Report:
         }
 
 
-@click.command(short_help="Check configuration files, and say what a reload would change.")
+@click.command(short_help="Check files, and say what a reload would change.")
 @click.argument("targets", metavar="[NAME|FILE]...", nargs=-1)
 @profile.once
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, an object for each file.")

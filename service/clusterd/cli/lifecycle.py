@@ -13,7 +13,7 @@ from clusterd.cli.instances import Instance, InstanceType
 from clusterd.cli.progress import Progress
 
 
-@click.command(short_help="Start an instance with its socket, and say why if it does not.")
+@click.command(short_help="Start an instance and its socket, or say why not.")
 @click.argument("instance", metavar="NAME", type=InstanceType())
 @profile.choose
 def start(instance: Instance, wanted: str | None) -> None:
