@@ -5,9 +5,11 @@ served, and passes the bytes on. "refuse": nothing is served, and it answers 503
 wire; end of file there means that nobody wants it any more.
 
     master: {"op": "usher", "mode": "relay" | "refuse", "kind": "http" | "close", "retry-after": seconds,
-             "slots": [...], "target": [...]} + fds, the listeners to accept on; the next such message replaces it all.
+             "slots": [...], "target": [...], "near": bool} + fds, the listeners to accept on; the next such message
+             replaces it all.
              "target" names for each listener where to connect ("127.0.0.1:8000", "[::1]:8001", a path); without it
-             that is where the client connected to. "slots" is for people.
+             that is where the client connected to. "near": only loopback addresses may be reached ([sandbox] network).
+             "slots" is for people.
             {"op": "end"}
     usher:  {"event": "idle"} each time nothing has happened for 5 seconds and no connection is open
 """
@@ -47,6 +49,7 @@ class Usher:
         self.mode = "refuse"
         self.kind = "http"
         self.retry_after = 5
+        self.near = False
         self.listeners: dict[socket.socket, Address | None] = {}
         self.open: set[asyncio.Task[None]] = set()
         self.outgoing: set[tuple[str, int]] = set()
@@ -94,6 +97,7 @@ class Usher:
         self.mode = "relay" if message.get("mode") == "relay" else "refuse"
         self.kind = "close" if message.get("kind") == "close" else "http"
         self.retry_after = int(message.get("retry-after", 5))
+        self.near = bool(message.get("near"))
         self.touched = asyncio.get_running_loop().time()
         self._watch(fds, message.get("target") or [])
 
@@ -124,7 +128,7 @@ class Usher:
                 return
             client.setblocking(False)
             self.touched = loop.time()
-            task = loop.create_task(self._serve(client, peer, self.listeners[listener]))
+            task = loop.create_task(self._serve(client, peer, self.listeners[listener], _is_wild(listener)))
             self.open.add(task)
             task.add_done_callback(self._closed)
 
@@ -136,11 +140,14 @@ class Usher:
             for listener in self.listeners:
                 loop.add_reader(listener.fileno(), self._accept, listener)
 
-    async def _serve(self, client: socket.socket, peer: Address, target: Address | None) -> None:
+    async def _serve(self, client: socket.socket, peer: Address, target: Address | None, wild: bool) -> None:
         with client:
             # Our own connection, steered back to us: nothing is served after all. Relaying it would go round for ever.
             ours = isinstance(peer, tuple) and _plain(peer) in self.outgoing
+            source: Address | None = None
             target = target or _reached(client)
+            if self.near and isinstance(target, tuple) and wild:
+                target, source = _loopback(target), (target[0], 0)
             if self.mode == "refuse" or ours or target is None:
                 await self._refuse(client)
                 return
@@ -149,6 +156,8 @@ class Usher:
             with server:
                 try:
                     server.setblocking(False)
+                    if source is not None:
+                        server.bind(source)
                     number = server.connect_ex(target)
                     if number not in (0, errno.EINPROGRESS):
                         raise OSError(number, os.strerror(number))
@@ -224,6 +233,17 @@ def _reached(client: socket.socket) -> Address | None:
     machine, whose X-Forwarded-For is believed. From an address of the machine to itself, that address is the sender.
     """
     return client.getsockname() if client.family in (socket.AF_INET, socket.AF_INET6) else None
+
+
+def _is_wild(listener: socket.socket) -> bool:
+    return listener.family != socket.AF_UNIX and listener.getsockname()[0] in ("0.0.0.0", "::")
+
+
+def _loopback(name: tuple[Any, ...]) -> Address:
+    """The loopback address of the kind of `name`: who listens on all addresses is there too."""
+    if ":" not in name[0]:
+        return ("127.0.0.1", name[1])
+    return ("::ffff:127.0.0.1" if name[0].startswith("::ffff:") else "::1", name[1])
 
 
 def _reachable(name: tuple[Any, ...]) -> Address:

@@ -181,6 +181,23 @@ def test_a_stranger_is_not_taken_for_this_machine(usher: Usher) -> None:
         assert rest(sock) == b"hello"
 
 
+def test_near(usher: Usher) -> None:
+    """Where the unit lets it reach loopback addresses only, it connects to one, and still comes from where the client
+    went: who listens on one address alone has that in the unit."""
+    slots = open_for_run([Address(host="0.0.0.0")], 2)
+    served, waiting = (socket.socket(fileno=fd) for fd in slots.groups[0].fds)
+    served.settimeout(PATIENCE)
+    steer(slots, 1)
+    with served, waiting, socket.create_connection(("127.1.2.3", slots.groups[0].port), PATIENCE) as sock:
+        steer(slots, 0)
+        usher.task("relay", [waiting.fileno()], near=True)
+        relayed, peer = served.accept()
+        with relayed:
+            assert (relayed.getsockname()[0], peer[0]) == ("127.0.0.1", "127.1.2.3")
+            relayed.sendall(b"hello")
+        assert rest(sock) == b"hello"
+
+
 def test_refuses_with_503(slots: Slots, usher: Usher) -> None:
     """With nothing served the client is told so and when to come again, and can read it although it sends on."""
     usher.task("refuse", list(slots.groups[0].fds), **{"retry-after": 7})

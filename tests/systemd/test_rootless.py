@@ -183,3 +183,20 @@ def test_ten_reloads_lose_nothing(own: Own) -> None:
             own.reload()
             assert re.match(f"release{number} ", own.get()[1])
     asked.assert_nothing_lost()
+
+
+def test_limits_and_credentials(own: Own) -> None:
+    """A user's own files are credentials too, after a reload as before it, and systemd has the limits."""
+    secret = f"{own.directory}/secret"
+    own.write("secret", "s3cret")
+    source = own.machine.read(f"{own.directory}/{UVICORN.module}")
+    own.write(
+        UVICORN.module, f"{source}\nimport os\nGREETING = open(os.environ['CREDENTIALS_DIRECTORY'] + '/a').read()\n"
+    )
+    text = own.machine.read(own.file)
+    own.configure(f'{text}\n[limits]\ntasks = 200\nnofile = 2048\n[credentials]\na = "{secret}"\n')
+    own.start()
+    assert own.get()[1].startswith("s3cret ")
+    own.reload()
+    assert own.get()[1].startswith("s3cret ")
+    assert (own.show("TasksMax"), own.show("LimitNOFILE")) == ("200", "2048")

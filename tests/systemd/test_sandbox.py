@@ -99,8 +99,8 @@ def test_uploads_of_a_group(instance: Instance) -> None:
 
 
 def test_closed_further(instance: Instance) -> None:
-    """jit, network: code is not made, and nothing but this machine reached; callbacks work, and everybody is served. A
-    further address is reached after a restart."""
+    """jit, network: code is not made, and nothing but this machine reached; callbacks work, and everybody is served, by
+    the usher too. A further address is reached after a restart."""
     machine = instance.machine
     address = "198.51.100.7"
     machine.sh(f"ip addr add {address}/32 dev lo || true")
@@ -116,6 +116,12 @@ def test_closed_further(instance: Instance) -> None:
         assert "timed out" in ask(instance, "connect", address, str(instance.port))
         asked = machine.run(["curl", "-s", "-m", "10", f"http://{address}:{instance.port}/"])
         assert json.loads(asked.stdout) == {"did": "nothing"}
+        # at a cold start clients wait in slots that no worker will serve: the usher passes them on, confined as it is
+        instance.stop()
+        machine.systemctl("start", instance.socket)
+        one = f"curl -s -m 9 http://{address}:{instance.port}/ &"
+        assert machine.sh(f"{one * 16} wait").stdout == '{"did": "nothing"}' * 16
+        assert "usher started (relay)" in "\n".join(instance.messages())
         instance.configure(text.replace('"local"', f'["{address}/32"]'))
         assert "at restart: sandbox.network: local -> 198.51.100.7/32" in instance.clusterd("check").stdout
         machine.systemctl("restart", instance.service)

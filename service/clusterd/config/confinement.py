@@ -205,8 +205,9 @@ def _sandbox(made: _Values, implied: list[str], reachable: list[str]) -> list[st
     if made.get("sandbox", "jit", switch) is False:
         lines.append("MemoryDenyWriteExecute=yes")
     if made.get("sandbox", "namespaces", switch):
-        # chroot() is what a browser's sandbox does in its user namespace; outside of one it still takes a capability
-        lines += ["RestrictNamespaces=no", "SystemCallFilter=chroot"]
+        # What a browser's sandbox does in its user namespace. Outside of one chroot() still takes a capability, and
+        # capset() can only give up.
+        lines += ["RestrictNamespaces=no", "SystemCallFilter=capset chroot"]
     if allowed := made.get("sandbox", "devices", devices):
         lines += ["PrivateDevices=no", *(f"DeviceAllow={each} rw" for each in allowed)]
     peers = made.get("sandbox", "network", network)

@@ -135,9 +135,16 @@ class Ushering:
                     "retry-after": RETRY_AFTER,
                     # plain text is nothing that a TLS client could read
                     "kind": "close" if self.encrypted() else "http",
+                    "near": self._near(),
                 },
                 fds[:250],
             )
+
+    def _near(self) -> bool:
+        """Whether the unit lets the usher connect to loopback addresses only: it is confined as the application is."""
+        settings = self.ledger.running
+        confined = not self.context.foreground and not self.context.place.user
+        return confined and settings is not None and settings.sandbox.network != "full"
 
     def _watch(self) -> None:
         self._unwatch()
