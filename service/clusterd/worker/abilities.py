@@ -116,7 +116,7 @@ LIMITS: Mapping[str, Mapping[str, tuple[Note | Cannot, ...]]] = {
     "http.threads": {
         "uvicorn": (_ASYNC,),
         "waitress": (Note("4 unless set"),),
-        "granian": (Note("for WSGI; 16 unless set"),),
+        "granian": (Note("for WSGI; 4 unless set"),),
     },
     "http.parser": {"waitress": (_PARSER,), "granian": (_PARSER,)},
     "http.loop": {"waitress": (_NO_LOOP,), "granian": (Note("for ASGI"),)},

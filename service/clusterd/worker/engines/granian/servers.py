@@ -21,8 +21,9 @@ _BACKLOG = 4096
 _CONNECTIONS = 4096
 """Connections without `max-connections`; granian's own default is a quarter of that, shared by its workers."""
 
-_THREADS = 16
-"""Threads that run WSGI requests. They are started when all others are busy."""
+_THREADS = 4
+"""Threads that run WSGI requests, as waitress has. Each that is busy costs the others: a small answer took half as much
+CPU again with 16, as they hand the interpreter's lock around; granian's own default is hundreds."""
 
 
 class Servers:
