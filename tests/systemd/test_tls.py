@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.systemd import load
-from tests.systemd.apps import NEWEST, UVICORN, App
+from tests.systemd.apps import GRANIAN, NEWEST, UVICORN, App
 from tests.systemd.harness.instance import Instance
 from tests.worker.certificates import Pair, make
 
@@ -69,7 +69,11 @@ def environment(instance: Instance) -> dict[str, str]:
     return {name: found.get(name, "") for name in ("USER", "LOGNAME", "HOME", "SHELL", "STATE_DIRECTORY")}
 
 
-@pytest.mark.parametrize("app", [UVICORN, pytest.param(NEWEST, marks=pytest.mark.proof)], ids=lambda app: app.name)
+@pytest.mark.parametrize(
+    "app",
+    [UVICORN, *(pytest.param(app, marks=pytest.mark.proof) for app in (NEWEST, GRANIAN))],
+    ids=lambda app: app.name,
+)
 def test_renewed_by_reload(site: Site, app: App) -> None:
     """Three renewals under wrk's kept TLS connections: none lost, each new certificate served; the workers never see
     root's file, and nobody sees the key in status, journal or on a disk."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import shutil
 import signal
 import socket
@@ -218,3 +220,38 @@ def test_a_drain_amid_accepting(booted, slots):
     for client in (warm, *clients):
         client.close()
     assert worker.peer.expect("drained")["cut"] == 0
+
+
+FRAMES = """\
+import inspect, json
+
+def frames():
+    return json.dumps([frame.filename for frame in inspect.stack()[1:]]).encode()
+
+def wsgi(environ, start_response):
+    start_response("200 OK", [])
+    return [frames()]
+
+async def asgi(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": frames()})
+"""
+
+
+@pytest.mark.parametrize("app", ["wsgi", "asgi"])
+def test_nothing_of_ours_calls_the_application(start, application, lib, slots, app: str):
+    """granian: above an application that is being called there is the engine alone, but for what runs the loop."""
+    (application / "frames.py").write_text(FRAMES)
+    (slot,) = slots(1)
+    master = start(python=environment("granian-newest"))
+    master.up(app=f"frames:{app}", engine="granian")
+    master.serving([slot])
+    client = Client(slot.getsockname())
+    frames = json.loads(client.get()[2])
+    client.close()
+    inner = list(itertools.takewhile(lambda name: not name.startswith(str(lib)), frames))
+    outer = frames[len(inner) :]
+    assert all(name.startswith(str(lib)) for name in outer), frames  # zygote and child, which have run the engine
+    assert app == "asgi" or not outer, frames
+    assert [name for name in inner if "/granian/" in name]

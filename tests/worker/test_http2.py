@@ -5,18 +5,16 @@ from __future__ import annotations
 import shutil
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import make
 from environments import CASES, ROOT, Case, environment
-from harness import Client, Master
+from harness import Master
 from http2 import Http2, insecure
-
-from tests.lacking import lacking
 
 GRANIANS = [
     pytest.param(case, marks=[] if case.engine == "auto" else pytest.mark.proof, id=case.name)
@@ -25,18 +23,10 @@ GRANIANS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A certificate and its key, as the "boot" message has them."""
-    if shutil.which("openssl") is None:
-        lacking("no openssl")
-    directory = tmp_path_factory.mktemp("pem")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-subj", "/CN=localhost", "-days", "2", "-keyout", "key", "-out", "certificate"],
-        cwd=directory, check=True, capture_output=True,
-    )  # fmt: skip
-    return {name: (directory / name).read_text() for name in ("certificate", "key")}
+    return make(tmp_path_factory.mktemp("pem"), "one", 1).contents
 
 
 @pytest.fixture(params=GRANIANS)
@@ -88,43 +78,12 @@ def test_what_is_agreed_on(booted, slots, pem: dict[str, str], version: str, agr
             assert sock.selected_alpn_protocol() == agreed
 
 
-def test_http_1_over_tls(booted, slots, pem: dict[str, str]) -> None:
-    """HTTP/1.1 over TLS is told `Connection: close` in a drain, as without; the application is told of https."""
-    (slot,) = slots(1)
-    worker = booted(tls=pem).serving([slot])
-    client = Client(slot.getsockname())
-    client.sock = insecure("http/1.1").wrap_socket(client.sock, server_hostname="localhost")
-    assert client.get()[1].get("connection") is None
-    worker.drain(linger=5)
-    worker.peer.expect("draining")
-    assert client.get("/pid")[1]["connection"] == "close"
-    assert client.ended()
-    assert worker.peer.expect("drained")["cut"] == 0
-    client.close()
-
-
-def test_minimum_version(booted, slots, pem: dict[str, str]) -> None:
-    """tls.minimum-version = "1.3" refuses TLS 1.2, which is taken otherwise."""
-    for minimum, taken in (("1.2", True), ("1.3", False)):
-        (slot,) = slots(1)
-        booted(tls={**pem, "minimum-version": minimum}).serving([slot])
-        context = insecure("http/1.1")
-        context.maximum_version = ssl.TLSVersion.TLSv1_2
-        with socket.create_connection(slot.getsockname(), timeout=20) as plain:
-            try:
-                context.wrap_socket(plain, server_hostname="localhost").close()
-            except ssl.SSLError:
-                assert not taken
-            else:
-                assert taken
-
-
 def test_the_key_is_nowhere(booted, slots, pem: dict[str, str]) -> None:
     """While it serves, a worker has no descriptor of the key, and so nothing it starts does."""
     (slot,) = slots(1)
     worker = booted(tls=pem).serving([slot])
     links = [link.readlink() for link in Path(f"/proc/{worker.pid}/fd").iterdir()]
-    assert not [link for link in links if "clusterd-pem" in str(link)]
+    assert not [link for link in links if "memfd" in str(link)]
 
 
 class Load(threading.Thread):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import ssl
 import time
@@ -10,18 +11,19 @@ from typing import Any
 
 import pytest
 from certificates import Pair, make
-from environments import ENGINES, environment
+from environments import CASES, ENGINES, ROOT, environment
 from harness import Client, Master
 
 from clusterd.worker import tls
 from clusterd.worker.boot import Boot, Tls
 from clusterd.worker.refusal import Refusal
 
-OFTEN = ("uvicorn-0.17.6", "uvicorn-newest", "uvicorn-newest-plain")
-UVICORNS = [
+CASE = {case.name: case for case in CASES}
+OFTEN = ("uvicorn-0.17.6", "uvicorn-newest", "uvicorn-newest-plain", "granian-newest")
+ABLE = [
     pytest.param(name, marks=[] if name in OFTEN else pytest.mark.proof)
-    for name in ENGINES
-    if name.startswith("uvicorn")
+    for name in CASE
+    if not name.startswith("waitress")
 ]
 
 
@@ -54,16 +56,18 @@ class Secure(Client):
 
 
 @pytest.fixture
-def booted(start, pair: Pair):
+def booted(start, application: Path, pair: Pair):
     def booted(engine: str, **changes: Any) -> Master:
-        master: Master = start(python=environment(engine))
-        master.up(**{"tls": pair.contents, **changes})
+        case = CASE[engine]
+        shutil.copy(ROOT / "examples/wsgi/shop.py", application)
+        master: Master = start(python=environment(case.environment))
+        master.up(**{**case.boot, "tls": pair.contents, **changes})
         return master
 
     return booted
 
 
-@pytest.mark.parametrize("engine", UVICORNS)
+@pytest.mark.parametrize("engine", ABLE)
 def test_https(booted, slots, pair: Pair, engine: str) -> None:
     """The certificate of the file is served, over TLS 1.2 and 1.3, and the application knows that it is https."""
     (slot,) = slots(1)
@@ -76,10 +80,11 @@ def test_https(booted, slots, pair: Pair, engine: str) -> None:
         client.close()
 
 
-def test_minimum_version(booted, slots, pair: Pair) -> None:
+@pytest.mark.parametrize("engine", ["uvicorn-newest", "granian-newest"])
+def test_minimum_version(booted, slots, pair: Pair, engine: str) -> None:
     """Nothing older than told is spoken."""
     (slot,) = slots(1)
-    booted("uvicorn-newest", tls={**pair.contents, "minimum-version": "1.3"}).serving([slot])
+    booted(engine, tls={**pair.contents, "minimum-version": "1.3"}).serving([slot])
     with pytest.raises(ssl.SSLError):
         Secure(slot.getsockname(), least=ssl.TLSVersion.TLSv1_2)
     client = Secure(slot.getsockname())
@@ -87,7 +92,7 @@ def test_minimum_version(booted, slots, pair: Pair) -> None:
     client.close()
 
 
-@pytest.mark.parametrize("engine", UVICORNS)
+@pytest.mark.parametrize("engine", ABLE)
 def test_drain(booted, slots, engine: str) -> None:
     """In flight answered, kept told, idle closed after linger, as without TLS; a handshake under way is waited for."""
     (slot,) = slots(1)
@@ -109,7 +114,8 @@ def test_drain(booted, slots, engine: str) -> None:
     queued = Secure(address)
     assert queued.get("/pid")[2] == f"{successor.pid}\n"
     assert kept.get()[1]["connection"].lower() == "close"
-    assert busy.read()[1]["connection"].lower() == "close"
+    # granian has given an ASGI request its send() already: that connection is closed as idle, when linger is over
+    assert busy.read()[1].get("connection", "").lower() == ("" if engine.endswith("-asgi") else "close")
     for client in (busy, kept, idle):
         assert client.ended()
         client.close()
@@ -118,7 +124,7 @@ def test_drain(booted, slots, engine: str) -> None:
     queued.close()
 
 
-@pytest.mark.parametrize("engine", ["uvicorn-newest", "uvicorn-newest-plain"])
+@pytest.mark.parametrize("engine", ["uvicorn-newest", "uvicorn-newest-plain", "granian-newest"])
 def test_who_never_shakes_hands(booted, slots, engine: str) -> None:
     """Does not keep a worker from draining, nor plain HTTP on that address."""
     (slot,) = slots(1)

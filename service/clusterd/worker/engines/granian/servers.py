@@ -12,10 +12,11 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from ... import tls
 from ..accepted import Accepted, ignore
 
 if TYPE_CHECKING:
-    from ...boot import Boot, Tls
+    from ...boot import Boot
 
 _BACKLOG = 4096
 _CONNECTIONS = 4096
@@ -52,8 +53,8 @@ class Servers:
         holder = rust.SocketHolder(fd, unix, _BACKLOG)
         signal = rust.WorkerSignal()
         signal.add_cb(self._on_stopped)
-        with _certificate(boot.tls) as tls:
-            worker = kind(worker_id=1, sock=(None, holder), **_settings(interface, boot), **tls)
+        with _certificate(boot) as certificate:
+            worker = kind(worker_id=1, sock=(None, holder), **_settings(interface, boot), **certificate)
             serve = worker.serve_mtr_uds if unix else worker.serve_mtr
             serve(scheduler, self._loop, signal)
         self._fds.append((fd, unix))
@@ -92,7 +93,7 @@ def _nobodys_listener(unix: bool) -> socket.socket:
 
 def _settings(interface: str, boot: Boot) -> dict[str, Any]:
     """Everything but the socket and the certificate."""
-    http, tls, http_module = boot.http, boot.tls, importlib.import_module("granian.http")
+    http, http_module = boot.http, importlib.import_module("granian.http")
     # hyper waits as long for the next request of a kept connection as for the rest of a header.
     one = http_module.HTTP1Settings(header_read_timeout=max(1, round(http.keep_alive * 1000)))
     one.keep_alive = http.keep_alive > 0
@@ -111,26 +112,17 @@ def _settings(interface: str, boot: Boot) -> dict[str, Any]:
         "http2_opts": two,
         "ssl_crl": [],
         **({"websockets_enabled": http.ws != "none"} if interface == "asgi" else {}),
-        "ssl_protocol_min": f"tls{tls.minimum_version if tls else '1.2'}",
+        "ssl_protocol_min": f"tls{boot.tls.minimum_version if boot.tls else '1.2'}",
         "ipc": None,
         "metrics": (None, None),
     }
 
 
 @contextlib.contextmanager
-def _certificate(tls: Tls | None) -> Iterator[dict[str, Any]]:
-    """The arguments for TLS. granian reads files, while it starts: they are in memory, and gone afterwards."""
-    if tls is None:
+def _certificate(boot: Boot) -> Iterator[dict[str, Any]]:
+    """The arguments for TLS; granian reads the files while it starts."""
+    if boot.tls is None:
         yield {}
         return
-    with _memory(tls.certificate) as certificate, _memory(tls.key) as key:
+    with tls.files(boot.tls) as (certificate, key):
         yield {"ssl_enabled": True, "ssl_cert": certificate, "ssl_key": key}
-
-
-@contextlib.contextmanager
-def _memory(text: str) -> Iterator[str]:
-    fd = os.memfd_create("clusterd-pem", os.MFD_CLOEXEC)
-    with open(fd, "w") as file:
-        file.write(text)
-        file.flush()
-        yield f"/proc/self/fd/{fd}"
