@@ -23,7 +23,8 @@ LAYERS: dict[str, frozenset[str]] = {
     "usher": frozenset({"worker.wire", "shell"}),
     "drain": frozenset({"worker.wire", "shell", "config"}),
     "master": frozenset({"core", "balance", "config", "shell", "worker.wire", "keeper", "usher"}),
-    "cli": frozenset({"config", "shell", "worker.wire", "worker.tls", "master"}),
+    "discovery": frozenset({"config"}),
+    "cli": frozenset({"discovery", "config", "shell", "worker.wire", "worker.tls", "master"}),
     "__main__": frozenset({"cli", "master", "keeper", "usher", "drain"}),
     "__init__": frozenset(),
 }

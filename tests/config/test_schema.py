@@ -143,7 +143,9 @@ times = st.one_of(st.lists(terms, min_size=1, max_size=3).map("".join), st.sampl
 paths = st.text(string.printable + "é", max_size=12).map(lambda t: "/" + t)
 words = st.text(st.characters(codec="utf-8"), max_size=8)
 dotted = st.lists(st.one_of(st.from_regex("[a-zé_][a-z0-9_é]{0,5}", fullmatch=True), words), min_size=1, max_size=3)
-apps = st.builds(lambda m, a, call: f"{'.'.join(m)}:{'.'.join(a)}{call}", dotted, dotted, st.sampled_from(["", "()"]))
+apps = st.builds(
+    lambda m, a, call: f"{'.'.join(m)}:{'.'.join(a)}{call}", dotted, dotted, st.sampled_from(["", "()", "('/x', n=-1)"])
+)
 hosts = st.sampled_from(["127.0.0.1", "0.0.0.0", "[::1]", "[::]", "[2001:DB8::1]", "[::ffff:1.2.3.4]", "256.1.1.1"])
 written = st.one_of(
     st.builds("{}:{}".format, hosts, st.integers(0, 70000)), st.integers(0, 70000).map(str), paths,

@@ -80,6 +80,10 @@ EXAMPLES = [
         "drains the workers and exits 0.",
     ),
     (
+        "cd /srv/hello && clusterd init",
+        "Look at the application there, without running it, and write /etc/clusterd/hello.toml.",
+    ),
+    (
         "clusterd check hello && clusterd start hello",
         "Print every problem of /etc/clusterd/hello.toml; when there is none, start the application. Ends when the "
         "workers serve, or with the reason why they do not.",

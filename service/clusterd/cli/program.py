@@ -12,6 +12,7 @@ from clusterd.cli.change import reload, rollback, try_command
 from clusterd.cli.check import check
 from clusterd.cli.exits import MEANING, CommandError, Exit
 from clusterd.cli.import_gunicorn import import_gunicorn
+from clusterd.cli.init import init
 from clusterd.cli.instances import Places, of_place
 from clusterd.cli.lifecycle import start, stop
 from clusterd.cli.observe import list_command, status
@@ -71,6 +72,7 @@ def exit_statuses() -> str:
 
 for command in (
     run,
+    init,
     status,
     list_command,
     check,

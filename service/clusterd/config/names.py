@@ -16,6 +16,12 @@ def is_name(text: str) -> bool:
     return re.fullmatch(NAME, text) is not None
 
 
+def derived(text: str) -> str:
+    """The name nearest to `text`, such as that of a directory; "" when nothing of it can be one."""
+    plain = re.sub("[^a-z0-9]+", "-", text.lower()).lstrip("-0123456789")
+    return plain[:23].rstrip("-")
+
+
 def is_account(text: str) -> bool:
     """Whether `text`, a name or a number, may stand in User=, Group=, SocketUser=. Nothing is looked up."""
     return re.fullmatch(ACCOUNT, text) is not None or re.fullmatch("0|[1-9][0-9]{0,9}", text) is not None

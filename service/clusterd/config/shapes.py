@@ -18,7 +18,8 @@ _TERM = rf"[0-9]{{1,12}}(\.[0-9]{{1,6}})? *({'|'.join(UNITS)})"
 _DURATION = rf"(0|{_TERM}( *{_TERM})* *)"
 
 _PART = r"[^\s:./()-]+"
-APP = rf"^{_PART}(\.{_PART})*:{_PART}(\.{_PART})*(\(\))?$"
+# what follows the colon may be a call with literals: Python's own grammar, which the parser asks
+APP = rf"^{_PART}(\.{_PART})*:\S.*$"
 
 _PORT = "[1-9][0-9]{0,4}"
 _IPV4 = r"[0-9]{1,3}(\.[0-9]{1,3}){3}"

@@ -84,7 +84,7 @@ def script(every: list[Command], program: tuple[Option, ...]) -> str:
     for command in every:
         once = "" if command.several else " [[ $name ]] ||"
         if command.kind != "nothing":
-            arguments.append(f"            {command.name}){once} kind={command.kind} ;;\n")
+            arguments.append(f"            {command.name}){once} kind={command.kind!r} ;;\n")
     return "".join(
         [
             _HEAD,

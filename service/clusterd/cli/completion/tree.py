@@ -20,6 +20,8 @@ _BY_METAVAR: dict[str, Kind] = {
     "FILE": "file",
     "[NAME|FILE]...": "target",
     "[APP|FILE.toml]": "application",
+    "[APP|DIRECTORY]": "file",
+    "[FILE|COMMAND]...": "file",
 }
 
 
