@@ -126,6 +126,21 @@ def test_changes(site: Site, directory: str) -> None:
     ]
 
 
+def test_sandbox(site: Site, directory: str) -> None:
+    """What the file opens or closes beyond the unit, and why, is told, and how to see the rest."""
+    table = '[sandbox]\nhome = "read-only"\nnetwork = ["10.0.0.0/8"]\njit = false\n'
+    site.write("hello", hello(directory, table))
+    status, out, _ = site.run("check", "hello")
+    assert status == 0 and out.splitlines()[1:] == [
+        '  sandbox: homes are read-only: [sandbox] home = "read-only"',
+        "  sandbox: it may not make code at run time: [sandbox] jit = false",
+        "  sandbox: it reaches this machine, 10.0.0.0/8 and nothing else: [sandbox] network",
+        "  sandbox: all of it: systemd-analyze security cluster@hello.service",
+    ]
+    (report,) = json.loads(site.run("check", "--json", "hello")[1])
+    assert len(report["sandbox"]) == 3
+
+
 def test_a_copy_is_not_compared(site: Site, directory: str) -> None:
     """Only the installed file is what a reload would read: a copy elsewhere is not compared with what runs."""
     site.write("hello", hello(directory))

@@ -77,6 +77,17 @@ def test_accounts_are_systemds(site: Site, ran: list[Any]) -> None:
     assert (status, err) == (7, f"warning: {path}: user: only systemd changes accounts, ignoring\n")
 
 
+def test_tables_of_the_unit(site: Site, ran: list[Any]) -> None:
+    """[sandbox], [limits] and [credentials] have no effect in the foreground, and that is said of each."""
+    tables = '[sandbox]\njit = false\n[limits]\nmemory = "1G"\n[credentials]\ndb = "/nonexistent"\n'
+    path = site.write("hello", f'app = "hello:app"\nlisten = "8000"\n{tables}')
+    status, _, err = site.run("run", str(path))
+    assert status == 7 and err.splitlines() == [
+        f"warning: {path}: {table}: only systemd can bring it into effect, ignoring"
+        for table in ("sandbox", "limits", "credentials")
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

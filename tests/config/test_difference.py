@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clusterd.config.addresses import Address, parse
 from clusterd.config.difference import difference, from_json, how, needing, to_json
-from clusterd.config.settings import Health, Http, Log, Reload, Restart, Settings, Stop, Tls
+from clusterd.config.settings import Health, Http, Limits, Log, Reload, Restart, Sandbox, Settings, Stop, Tls
 
 BASE = Settings(name="hello", app="hello:app", directory="/srv/hello", listen=(parse("8000"),), workers=4)
 
@@ -40,6 +40,14 @@ settings = st.builds(
     restart=st.builds(Restart, times, times),
     health=st.builds(Health, st.none() | texts),
     log=st.builds(Log, st.booleans()),
+    sandbox=st.builds(
+        Sandbox,
+        write=st.lists(texts, max_size=2).map(tuple),
+        network=st.just("local") | st.lists(texts, max_size=2).map(tuple),
+        jit=st.booleans(),
+    ),
+    limits=st.builds(Limits, memory=st.none() | texts, tasks=st.none() | st.integers(16, 99)),
+    credentials=st.dictionaries(texts, texts, max_size=2),
 )
 
 
@@ -81,6 +89,11 @@ def test_difference(old: Settings, new: Settings) -> None:
         ({"directory": "/home/x"}, "directory: /srv/hello -> /home/x", "restart"),
         ({"user": "www-data"}, "user: none -> www-data", "restart"),
         ({"slots": 32}, "slots: 16 -> 32", "socket restart"),
+        ({"sandbox": Sandbox(write=("/a", "/b"))}, "sandbox.write: none -> /a /b", "restart"),
+        ({"sandbox": Sandbox(network="local")}, "sandbox.network: full -> local", "restart"),
+        ({"limits": Limits(memory="1G")}, "limits.memory: none -> 1G", "daemon-reload"),
+        ({"limits": Limits(nofile=2048)}, "limits.nofile: none -> 2048", "restart"),
+        ({"credentials": {"db": "/etc/x"}}, "credentials.db: none -> /etc/x", "restart"),
         (
             {"listen": (parse("80"), parse({"path": "/x", "group": "g"}))},
             "listen: [::]:8000 -> [::]:80 /x (0660 root:g)",

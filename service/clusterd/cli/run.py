@@ -62,9 +62,7 @@ def run(
     """
     settings = assemble(app, name, command, given(options), wanted)
     for table in unit_only(settings):
-        click.echo(
-            f"clusterd: {settings.name}: [{table}] is the unit's, and without systemd has no effect, ignoring", err=True
-        )
+        click.echo(f"warning: {settings.file}: {table}: only systemd can bring it into effect, ignoring", err=True)
     if runtime is not None:
         runtime = runtime.absolute()
         try:
