@@ -316,10 +316,21 @@ def test_secrets_stay(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('app = "a:b"\nlisten 80', "line 2: found Expected '=' after a key in a key/value pair, expected TOML"),
+        (
+            'app = "a:b"\nlisten 80',
+            "line 2: found Expected '=' after a key in a key/value pair at column 8, expected TOML; hint: "
+            'a line is KEY = VALUE, such as app = "hello:app"; [TABLE] begins a table',
+        ),
         ('app = "a:b', "line 1: found Unterminated string, expected TOML"),
-        ("a = 1\na = 2", "line 2: found Cannot overwrite a value, expected TOML"),
-        (b"a = 1\n# \xff", "line 2: found a byte that is not UTF-8, expected TOML, which is UTF-8"),
+        (
+            "a = 1\na = 2",
+            "line 2: found Cannot overwrite a value, expected TOML; hint: the key is there already: give it once",
+        ),
+        (
+            b"a = 1\n# \xff",
+            "line 2: found a byte that is not UTF-8, expected TOML, which is UTF-8; "
+            "hint: save it as UTF-8 in the editor",
+        ),
         ("#" * (256 << 10) + "\n", "found more than 262144 bytes, expected a TOML file of at most 262144 bytes"),
         ("a = " + "[" * 5000, "found values nested too deep, expected TOML"),
     ],

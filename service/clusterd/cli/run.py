@@ -122,7 +122,11 @@ def assemble(
             "nothing to run", Exit.INVALID, hint="clusterd run MODULE:OBJECT, or clusterd run --command 'PROGRAM ...'"
         )
     if app is not None and words is not None:
-        raise CommandError("both APP and --command: an application is one or the other", Exit.INVALID)
+        raise CommandError(
+            "both APP and --command: an application is one or the other",
+            Exit.INVALID,
+            hint="leave one of them out",
+        )
     try:
         if app is not None and app.endswith(".toml"):
             return overridden(loaded(Path(app).absolute(), profile=wanted), name, keys)

@@ -62,6 +62,8 @@ def parse(value: object) -> Address:
         raise ValueError('an address is a string such as "8000", or a table { path = "/run/x.sock", mode = "0660" }')
     if value.startswith("/"):
         return Address("unix", path=_path(value), mode=0o666)
+    if value.startswith("unix:"):
+        raise ValueError(f'a UNIX socket is written as its path alone: "{value.removeprefix("unix:")}"')
     if value.startswith("@"):
         raise ValueError("an abstract socket has no permissions, so anybody could connect: give it a path under /run")
     if value.isascii() and value.isdecimal():
@@ -73,6 +75,8 @@ def parse(value: object) -> Address:
         return Address("tcp", host, _number(port))
     if colon and ":" in host:
         raise ValueError(f'an IPv6 address stands in brackets: "[{host}]:{port}"')
+    if host == "localhost":
+        raise ValueError(f'names are not looked up, this one is "127.0.0.1:{port}"')
     if colon and host:
         raise ValueError("a host is given by its IP address: names are not looked up")
     raise ValueError('write a port ("8000"), "ADDRESS:PORT", "[IPV6]:PORT" or the absolute path of a UNIX socket')

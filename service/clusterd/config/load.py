@@ -25,6 +25,14 @@ MAX_FILE = 256 << 10
 MAX_FILES = 1000
 
 _NEWLINE = b"\n"
+_BOM = b"\xef\xbb\xbf"
+_SYNTAX = {
+    "Invalid value": 'text stands in quotes: app = "hello:app"',
+    "Expected '=' after a key": 'a line is KEY = VALUE, such as app = "hello:app"; [TABLE] begins a table',
+    "Cannot overwrite a value": "the key is there already: give it once",
+    "Illegal character '\\n'": "a quote is not closed on that line",
+}
+"""How tomllib begins what it says of mistakes that other formats lead to; what to do."""
 
 __all__ = ["Invalid", "Loaded", "Problem", "from_run", "load", "load_all", "load_among", "surroundings"]
 
@@ -167,7 +175,10 @@ def _overlaps(good: Mapping[str, Settings], serving: Collection[str]) -> dict[st
 def _name(file: str) -> str:
     name = os.path.basename(file).removesuffix(".toml")
     if not is_name(name) or not file.endswith(".toml"):
-        raise Invalid([Problem(file, "", f"the name '{os.path.basename(file)}'", f"NAME.toml, NAME being {NAME}")])
+        better = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
+        hint = f"'{better}.toml' would do" if file.endswith(".toml") and is_name(better) else ""
+        found = f"the name '{os.path.basename(file)}'"
+        raise Invalid([Problem(file, "", found, f"NAME.toml, NAME being {NAME}", hint)])
     return name
 
 
@@ -190,11 +201,15 @@ def _read(file: str) -> dict[str, Any]:
         return tomllib.loads(data.decode())
     except UnicodeDecodeError as e:
         line = f"line {data.count(_NEWLINE, 0, e.start) + 1}"
-        raise Invalid([Problem(file, line, "a byte that is not UTF-8", "TOML, which is UTF-8")]) from e
+        hint = "save it as UTF-8 in the editor"
+        raise Invalid([Problem(file, line, "a byte that is not UTF-8", "TOML, which is UTF-8", hint)]) from e
     except RecursionError as e:
         raise Invalid([Problem(file, "", "values nested too deep", "TOML")]) from e
     except tomllib.TOMLDecodeError as e:
         text = str(e)
-        match = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", text, re.DOTALL)
+        match = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", text, re.DOTALL)
         line = f"line {match[2] or data.count(_NEWLINE) + 1}" if match else ""
-        raise Invalid([Problem(file, line, match[1] if match else text, "TOML")]) from e
+        column = f" at column {match[3]}" if match and match[3] else ""
+        hint = "it begins with a byte order mark: save it as UTF-8 without" if data.startswith(_BOM) else ""
+        hint = hint or next((words for start, words in _SYNTAX.items() if text.startswith(start)), "")
+        raise Invalid([Problem(file, line, (match[1] if match else text) + column, "TOML", hint)]) from e
