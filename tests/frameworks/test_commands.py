@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.systemd import load
+from tests.systemd.apps import EXAMPLES
 from tests.systemd.harness.instance import Instance
 
 pytestmark = pytest.mark.proof
@@ -57,13 +58,14 @@ class Program:
     """Whether it answers every connection it has accepted: ab loses nothing then."""
 
 
+SERVER = (EXAMPLES / "socketserver/server.py").read_text()
 PROGRAMS = (
+    Program("socketserver", '["python3", "server.py"]', '"notify"', {"server.py": SERVER}, kept=True, fresh=True),
     Program(
         "puma",
         '["puma", "-C", "puma.rb", "--bind-to-activated-sockets", "only"]',
         '"notify"',
         {"puma.rb": PUMA, "config.ru": RACK},
-        kept=True,
         fresh=True,
     ),
     Program(
