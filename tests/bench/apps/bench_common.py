@@ -1,0 +1,63 @@
+"""What the benchmark's applications share.
+
+BENCH_DIE=SECONDS   every worker exits at a random moment within that time of its start (WSGI: of its first request)
+BENCH_HEAP=BYTES    so many bytes of live Python objects are made at import, as a big application has them
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Any
+
+LOOPS = 30_000
+DIE = float(os.environ.get("BENCH_DIE", "0"))
+HEAP = int(os.environ.get("BENCH_HEAP", "0"))
+
+
+def burn() -> int:
+    x = 0
+    for i in range(LOOPS):
+        x += i * i
+    return x
+
+
+def moment() -> float:
+    # from the kernel, not from `random`: workers forked from one process must not share a seed
+    return int.from_bytes(os.urandom(4), "big") / 2**32 * DIE
+
+
+def resident() -> int:
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def ballast(size: int) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = []
+    enough = resident() + size
+    while size and resident() < enough:
+        for _ in range(1000):
+            n = len(records)
+            records.append({"id": n, "name": f"record {n}", "tags": [str(n), str(n + 1)], "price": n / 7})
+    return records
+
+
+RECORDS = ballast(HEAP)
+_next = itertools.count()
+
+
+def touch(count: int = 1000) -> int:
+    """Read `count` records, other ones each time: that writes their reference counts."""
+    total = 0
+    for _ in range(count if RECORDS else 0):
+        record = RECORDS[next(_next) % len(RECORDS)]
+        total += len(record["name"]) + sum(map(len, record["tags"])) + int(record["price"])
+    return total
+
+
+def body_of(path: str) -> bytes:
+    if path == "/cpu":
+        return str(burn()).encode()
+    if path == "/touch":
+        return str(touch()).encode()
+    return b"hello"

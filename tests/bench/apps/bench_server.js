@@ -1,0 +1,44 @@
+// The same application for Node: bench_cluster.js forks it, and so does PM2 with its cluster mode.
+'use strict';
+const http = require('node:http');
+
+const LOOPS = 300_000; // about as long as the Python loop
+const DIE = Number(process.env.BENCH_DIE || 0);
+const HEAP = Number(process.env.BENCH_HEAP || 0);
+const records = [];
+
+function ballast() {
+  const enough = process.memoryUsage().rss + HEAP;
+  while (HEAP && process.memoryUsage().rss < enough) {
+    for (let i = 0; i < 1000; i++) {
+      const n = records.length;
+      records.push({ id: n, name: `record ${n}`, tags: [String(n), String(n + 1)], price: n / 7 });
+    }
+  }
+}
+
+function burn() {
+  let x = 0;
+  for (let i = 0; i < LOOPS; i++) x = (x + i) % 1000003;
+  return x;
+}
+
+let next = 0;
+function touch() {
+  let total = 0;
+  for (let i = 0; records.length && i < 1000; i++) {
+    const record = records[next++ % records.length];
+    total += record.name.length + record.tags[0].length + Math.floor(record.price);
+  }
+  return total;
+}
+
+const paths = { '/cpu': burn, '/touch': touch };
+
+ballast();
+http.createServer((request, response) => {
+  const body = request.url in paths ? String(paths[request.url]()) : 'hello';
+  response.writeHead(200, { 'Content-Type': 'text/plain', 'Content-Length': Buffer.byteLength(body) });
+  response.end(body);
+}).listen(Number(process.env.PORT), '127.0.0.1');
+if (DIE) setTimeout(() => process.exit(1), Math.random() * DIE * 1000);

@@ -1,0 +1,87 @@
+"""clusterd as the benchmark runs it: `clusterd run`, from this source tree."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import servers
+from kit import APPS, ROOT, VENV
+
+PROGRAM = ["/usr/bin/python3", "-I", "-B", str(ROOT / "service" / "clusterd")]
+
+
+class Clusterd(servers.Server):
+    name, title, kind, base = "clusterd", "clusterd (uvicorn)", "ASGI", "uvicorn"
+    app = "bench_app:app"
+    engine = "uvicorn"
+
+    def command(self) -> list[str]:
+        self.runtime = Path(tempfile.mkdtemp(prefix="clusterd-bench-"))
+        lines = [
+            f'app = "{self.app}"', f'engine = "{self.engine}"', f'listen = "127.0.0.1:{self.port}"',
+            f"workers = {self.count}", f'directory = "{APPS}"', f'python = "{VENV}/bin/python"',
+        ]  # fmt: skip
+        if self.soak is not None:
+            lines += ["[reload]", f'soak = "{self.soak}"']
+        file = self.runtime / "bench.toml"
+        file.write_text("\n".join(lines) + "\n")
+        return [*PROGRAM, "run", str(file), "--runtime", str(self.runtime)]
+
+    def workers(self) -> list[int]:
+        status = self._ask("status", "--json")
+        if status.returncode:
+            return []
+        workers = json.loads(status.stdout)["workers"]
+        serving = [w for w in workers if w["state"] == "serving" and w["pid"]]
+        return [w["pid"] for w in sorted(serving, key=lambda w: -w["age"])]
+
+    def reload(self) -> float | None:
+        before = set(self.workers())
+        began = time.monotonic()
+        done = self._ask("reload")
+        seconds = time.monotonic() - began
+        if done.returncode:
+            raise servers.Failed(f"{self.name}: reload exited with {done.returncode}: {done.stderr}")
+        return None if before & set(self.workers()) else seconds
+
+    def stop(self) -> None:
+        super().stop()
+        shutil.rmtree(self.runtime, ignore_errors=True)
+
+    def _ask(self, verb: str, *options: str) -> subprocess.CompletedProcess[str]:
+        command = [*PROGRAM, verb, *options, str(self.runtime / "control")]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+class Bare(servers.Server):
+    """The engine that `beside` uses, alone: its own server on a socket like those of the slots."""
+
+    name = "bare"
+
+    def __init__(self, beside: type[Clusterd]) -> None:
+        if beside.engine not in ("uvicorn", "waitress"):
+            raise servers.NotOffered("granian takes no socket that is open")
+        self._beside = beside
+        super().__init__(1)
+
+    def command(self) -> list[str]:
+        return [str(VENV / "bin/python"), "bare.py", self._beside.engine, self._beside.app, str(self.port)]
+
+    def workers(self) -> list[int]:
+        return [self.process.pid]
+
+
+class ClusterdWsgi(Clusterd):
+    name, title, kind, base = "clusterd-wsgi", "clusterd (waitress)", "WSGI", "gunicorn-gthread"
+    app = "bench_wsgi:app"
+    engine = "waitress"
+
+
+class ClusterdGranian(ClusterdWsgi):
+    name, title = "clusterd-granian", "clusterd (granian)"
+    engine = "granian"
