@@ -19,7 +19,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, Path | None]]:
     """What master.run was called with; it returns 7."""
     calls: list[tuple[Settings, Path | None]] = []
     fake: Any = types.ModuleType("clusterd.master")
-    fake.run = lambda settings, runtime: calls.append((settings, runtime)) or 7
+    fake.run = lambda settings, runtime, options: calls.append((settings, runtime)) or 7
     monkeypatch.setitem(sys.modules, "clusterd.master", fake)
     monkeypatch.setattr(clusterd, "master", fake, raising=False)
     return calls

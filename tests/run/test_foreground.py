@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients import asking
-from tests.run.foreground import CLUSTERD, Foreground, gone, unread
+from tests.run.foreground import CLUSTERD, Foreground, free_port, gone, unread
 from tests.worker.certificates import make
 
 
@@ -46,6 +46,22 @@ def test_ctrl_c_drains(run: Foreground) -> None:
     assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer.lower()
     assert run.wait() == 0
     ended(run, everything)
+
+
+def test_options_win_over_the_file(run: Foreground) -> None:
+    """What is given beside a file is in force, and still after a reload that takes the file's other keys anew."""
+    port = free_port()
+    file = run.configure()
+    options = ["--workers", "1", "--listen", f"127.0.0.1:{port}", "--name", "shop", "--runtime", str(run.runtime)]
+    run.start([*CLUSTERD, "run", str(file), *options])
+    run.deploy("goodbye")
+    file.write_text(file.read_text().replace('watch = "1s"', 'watch = "2s"'))
+    assert run.clusterd("reload").returncode == 0
+    status = run.status()
+    assert (status["name"], status["wanted"], status["listen"]) == ("shop", 1, [f"127.0.0.1:{port}"])
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b"goodbye" in client.makefile("rb").read()
 
 
 def test_sigterm_drains(run: Foreground) -> None:

@@ -60,7 +60,8 @@ def run(
     APP is MODULE:OBJECT, an ASGI or WSGI application, or MODULE:FACTORY(). FILE.toml is a configuration file; options
     given besides it win. SIGHUP reloads, and so does 'clusterd reload DIR/control' with the directory of --runtime.
     """
-    settings = assemble(app, name, command, given(options), wanted)
+    keys = given(options)
+    settings = assemble(app, name, command, keys, wanted)
     for table in unit_only(settings):
         click.echo(f"warning: {settings.file}: {table}: only systemd can bring it into effect, ignoring", err=True)
     if runtime is not None:
@@ -77,7 +78,7 @@ def run(
     from clusterd import master  # late: only this subcommand needs it, and it is most of the program
 
     try:
-        return master.run(settings, runtime)
+        return master.run(settings, runtime, [*keys, *(["name"] if name else [])])
     except (OSError, ListenError, EnvironmentFileError) as e:
         raise CommandError(f"{settings.name}: {e}", Exit.REFUSED) from None
 

@@ -92,9 +92,10 @@ def _without_sockets(name: str, error: listeners.ListenError, place: Place) -> s
     return f"{error} (NAME is '{name}'; '{status}' may say why there are none)"
 
 
-def run(settings: Settings, runtime: Path | None = None) -> int:
+def run(settings: Settings, runtime: Path | None = None, options: Sequence[str] = ()) -> int:
     """`clusterd run`: open the sockets, become the keeper, serve until told to stop. Returns the exit status.
 
+    `options` are the fields of `settings` that win over the file's, at each reload too.
     Raises listeners.ListenError, EnvironmentFileError, OSError.
     """
     environment = application_environment(os.environ)
@@ -107,7 +108,7 @@ def run(settings: Settings, runtime: Path | None = None) -> int:
         own = runtime or _temporary(settings.name)
         lock = _lock(own)  # held for as long as this process lives, and by no other that it starts
         with open(own / RUN, "w", encoding="utf-8", opener=_private) as f:
-            json.dump({"settings": to_json(settings), "environment": environment}, f)
+            json.dump({"settings": to_json(settings), "options": list(options), "environment": environment}, f)
         launch = program("master", "--process", settings.name, str(own), FOREGROUND)
         return keeper.keep(launch, slots.store(), foreground=True, app=settings.name)
     finally:
@@ -198,7 +199,7 @@ def _given(runtime: Path) -> tuple[Source, dict[str, str]]:
     """What `run` wrote down."""
     saved = json.loads((runtime / RUN).read_text(encoding="utf-8"))
     settings = from_json(saved["settings"])
-    return Source(settings.file, settings), saved["environment"]
+    return Source(settings.file, settings, saved["options"]), saved["environment"]
 
 
 def _copy_library(runtime: Path) -> Path:

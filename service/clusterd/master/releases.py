@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from clusterd.config.difference import from_json, to_json
@@ -106,19 +106,26 @@ class Release:
 
 
 class Source:
-    """Where settings come from: the file as it is when asked, or for `clusterd run APP` what was given once."""
+    """Where settings come from: the file as it is when asked, or for `clusterd run APP` what was given once.
 
-    def __init__(self, file: str | None, given: Settings | None = None, place: Place = SYSTEM) -> None:
+    `options` are the fields of `given` that were given beside a file, and win over it.
+    """
+
+    def __init__(
+        self, file: str | None, given: Settings | None = None, options: Sequence[str] = (), place: Place = SYSTEM
+    ) -> None:
         self.file = file
         self.place = place
         self.given = given
+        self.options = options
 
     def load(self, profile: str | None = None) -> Settings:
         """Raises Invalid. `profile` None: the chosen one, or that of `clusterd run`."""
         if profile is None and self.given is not None:
             profile = self.given.profile
         if self.file is not None:
-            return load_among(self.file, place=self.place, profile=profile)
+            settings = load_among(self.file, place=self.place, profile=profile)
+            return replace(settings, **{option: getattr(self.given, option) for option in self.options})
         assert self.given is not None, "without a file there are settings from the start"
         return self.given
 
