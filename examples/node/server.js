@@ -3,6 +3,7 @@
 //     /                      who answered
 //     /pid                   the worker's process
 //     /sleep?seconds=1       an answer that takes its time: it survives a reload
+//     /healthz               what a load balancer asks
 
 const { execFile } = require("node:child_process");
 const http = require("node:http");
@@ -15,6 +16,7 @@ const server = http.createServer((request, response) => {
   const url = new URL(request.url, "http://localhost");
   const answer = (text) => response.end(text + "\n");
   if (url.pathname === "/pid") answer(process.pid);
+  else if (url.pathname === "/healthz") answer("ok");
   else if (url.pathname === "/sleep") {
     const seconds = Math.min(Number(url.searchParams.get("seconds") ?? 1), 60);
     setTimeout(answer, seconds * 1000, `slept ${seconds} s`);

@@ -17,7 +17,9 @@ GREETING = "hello"
 
 
 def app(environ, start_response):
-    body = (str(os.getpid()) if environ["PATH_INFO"] == "/pid" else f"{GREETING} from {os.getpid()}").encode() + b"\\n"
+    path = environ["PATH_INFO"]
+    text = {"/pid": f"{os.getpid()}", "/healthz": "ok"}.get(path, f"{GREETING} from {os.getpid()}")
+    body = text.encode() + b"\\n"
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]
 """

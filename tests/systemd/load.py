@@ -66,13 +66,13 @@ class Load:
 
 
 @contextlib.contextmanager
-def everything(machine: Container, port: int, path: str = "/") -> Iterator[Load]:
-    """wrk, ab and the probe together, and the kernel's counters around them."""
+def everything(machine: Container, port: int, path: str = "/", *, steady: str = "") -> Iterator[Load]:
+    """wrk, ab and the probe together, and the kernel's counters around them. `steady` is ab's own path: see there."""
     load = Load()
     before = machine.counters()
     with (
         wrk(machine, port, path) as load.wrk,
-        ab(machine, port, path) as load.ab,
+        ab(machine, port, steady or path, steady=bool(steady)) as load.ab,
         probe(machine, port, path) as load.probe,
     ):
         yield load
@@ -102,10 +102,20 @@ def wrk(
 
 @contextlib.contextmanager
 def ab(
-    machine: Container, port: int, path: str = "/", *, connections: int = 50, scheme: str = "http"
+    machine: Container,
+    port: int,
+    path: str = "/",
+    *,
+    connections: int = 50,
+    scheme: str = "http",
+    steady: bool = False,
 ) -> Iterator[Result]:
-    """A connection for each request. -r: a lost one is counted and does not end ab; -l: bodies may differ in length."""
-    argv = ["ab", "-q", "-r", "-l", f"-c{connections}", f"-t{MOST_SECONDS}", "-n100000000"]
+    """A connection for each request. -r: a lost one is counted and does not end ab.
+
+    -l lets bodies differ in length, and then a connection closed in order but unanswered counts as done: where all
+    bodies of `path` are equal, `steady` finds those too.
+    """
+    argv = ["ab", "-q", "-r", *([] if steady else ["-l"]), f"-c{connections}", f"-t{MOST_SECONDS}", "-n100000000"]
     result = Result()
     with _running(machine, [*argv, f"{scheme}://127.0.0.1:{port}{path}"], connections, result):
         yield result

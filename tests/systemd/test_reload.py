@@ -13,7 +13,7 @@ QUICK = '[reload]\nsoak = "300ms"\n'
 
 def reload_under_load(instance: Instance, app: App, times: int) -> None:
     """`times` reloads, each to code with another greeting, while wrk, ab and a probe ask without a pause."""
-    with load.everything(instance.machine, instance.port) as asked:
+    with load.everything(instance.machine, instance.port, steady="/healthz") as asked:
         for number in range(times):
             before = instance.workers()
             instance.write(app.module, app.source(f"release{number}"))
