@@ -10,6 +10,8 @@ BUILD := build
 VENV := $(BUILD)/venv
 HELLO := $(BUILD)/hello-venv
 PYTEST := $(VENV)/bin/python -m pytest
+# Most of a test on a machine is waiting: two processes take half the time of one. tests/conftest.py shares them out.
+TWO := -n 2 --dist loadgroup
 LISTEN ?= 127.0.0.1:8000
 
 # What the daemon needs from Debian, and what building and testing it need besides.
@@ -35,10 +37,10 @@ run: $(HELLO)/ready $(BUILD)/clusterd
 		--directory examples/hello --python $(HELLO)/bin/python --listen $(LISTEN)
 
 test: $(VENV)/ready $(BUILD)/tools
-	$(PYTEST)
+	$(PYTEST) $(TWO)
 
 proof: $(VENV)/ready $(BUILD)/tools
-	status=0; $(PYTEST) -m proof || status=$$?
+	status=0; $(PYTEST) $(TWO) -m proof || status=$$?
 	[ $$status -eq 5 ] || exit $$status  # 5: there is none
 
 lint: $(VENV)/ready $(BUILD)/tools

@@ -32,6 +32,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Shares the tests out for `-n 2 --dist loadgroup`: each machine to one process, and all that share this host."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        item.add_marker(pytest.mark.xdist_group(callspec.params.get("release", "host") if callspec else "host"))
+
+
 def build_deb(version: str | None = None) -> Path:
     """The package of the sources as they are now; as `version`, for an upgrade. Built only when they have changed."""
     argv = [str(PROJECT / "packaging/build-deb"), *(["--version", version] if version else [])]
