@@ -11,7 +11,7 @@ VENV := $(BUILD)/venv
 HELLO := $(BUILD)/hello-venv
 PYTEST := $(VENV)/bin/python -m pytest
 # Most of a test on a machine is waiting: two processes take half the time of one. tests/conftest.py shares them out.
-TWO := -n 2 --dist loadgroup
+TWO := -n 2 --dist loadscope
 LISTEN ?= 127.0.0.1:8000
 
 # What the daemon needs from Debian, and what building and testing it need besides.

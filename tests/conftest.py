@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.lacking import lacking
 
@@ -32,11 +36,27 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Shares the tests out for `-n 2 --dist loadgroup`: each machine to one process, and all that share this host."""
-    for item in items:
-        callspec = getattr(item, "callspec", None)
-        item.add_marker(pytest.mark.xdist_group(callspec.params.get("release", "host") if callspec else "host"))
+# Whoever started the tests may ignore it (nohup), and `clusterd run` would then too: what starts here has it as usual.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+class Shares(LoadScopeScheduling):
+    """How `-n 2` shares the tests out.
+
+    What runs in a machine is alone there: a file and a release at a time go to whoever is free. What runs on this host
+    stays together, since it takes free ports that the load of another process could take in between.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition("::")
+        if not file.startswith(("tests/systemd/", "tests/frameworks/")):
+            return "host"
+        release = re.search(r"\[(debian\d+)", test)
+        return f"{file} {release[1] if release else ''}"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shares:
+    return Shares(config, log)
 
 
 def build_deb(version: str | None = None) -> Path:
