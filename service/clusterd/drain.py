@@ -51,6 +51,9 @@ def main(name: str, *, user: bool = False) -> int:
             # The master died in the middle: the next one has the same order.
             if keeper is not None and _gone(keeper, 0):
                 return 0
+        except ConnectionRefusedError:
+            heard = True  # nobody has the socket any more: the keeper is on its way out
+            break
         except (FileNotFoundError, ProcessLookupError):
             return 0
         except (OSError, VarlinkError) as e:

@@ -248,6 +248,7 @@ def test_no_limit_closes_the_port(instance: Instance) -> None:
     client = ["curl", "-s", "-m", "30", "--retry", "20", "--retry-all-errors", "--retry-delay", "1"]
     with machine.popen([*client, f"http://127.0.0.1:{instance.port}/"], stdout=subprocess.PIPE) as asking:
         for number in range(8):
+            machine.wait_for("something to kill", lambda: machine.processes(instance.service))
             machine.systemctl("kill", "--kill-whom=all", "--signal=SIGKILL", instance.service)
             machine.wait_for("the restart", lambda n=number: int(instance.show("NRestarts")) > n)  # type: ignore[misc]
         machine.wait_for("it to serve", lambda: instance.get()[0] == 200)
