@@ -59,21 +59,26 @@ class Clusterd(servers.Server):
 
 
 class Bare(servers.Server):
-    """The engine that `beside` uses, alone: its own server on a socket like those of the slots."""
+    """The engine that `beside` uses, alone, with the settings it has there.
+
+    uvicorn and waitress are given a socket like those of the slots; granian opens the same kind by itself.
+    """
 
     name = "bare"
 
     def __init__(self, beside: type[Clusterd]) -> None:
-        if beside.engine not in ("uvicorn", "waitress"):
-            raise servers.NotOffered("granian takes no socket that is open")
         self._beside = beside
         super().__init__(1)
 
     def command(self) -> list[str]:
-        return [str(VENV / "bin/python"), "bare.py", self._beside.engine, self._beside.app, str(self.port)]
+        engine, app = self._beside.engine, self._beside.app
+        if engine == "granian":
+            options = ["--interface", "wsgi", "--blocking-threads", "4", "--backlog", "4096", "--log-level", "warning"]
+            return [str(VENV / "bin/granian"), app, "--host", "127.0.0.1", "--port", str(self.port), *options]
+        return [str(VENV / "bin/python"), "bare.py", engine, app, str(self.port)]
 
     def workers(self) -> list[int]:
-        return [self.process.pid]
+        return super().workers() if self._beside.engine == "granian" else [self.process.pid]
 
 
 class ClusterdWsgi(Clusterd):

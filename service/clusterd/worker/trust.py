@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 MAX_KNOWN = 4096
 """Peers whose answer is remembered: networks take microseconds to ask, and proxies are few."""
@@ -27,25 +28,23 @@ def literals(trusted: Sequence[str]) -> list[str]:
     return found
 
 
-class Trusted:
-    """A set of peers, by the address as the engine has it. None, no address, is a peer of a UNIX socket."""
+def believing(trusted: Sequence[str]) -> Callable[[str | None], bool]:
+    """Whether a peer is believed, by the address as the engine has it. One without an address is of a UNIX socket.
 
-    def __init__(self, trusted: Sequence[str]) -> None:
-        self._networks = [ipaddress.ip_network(each) for each in literals(trusted)]
-        self._known: dict[object, bool] = {None: everybody(trusted, unix=True)}
-        self._all = "*" in trusted
+    Nothing of ours runs for a peer that has been asked for before: remembering is the interpreter's own work.
+    """
+    networks = [ipaddress.ip_network(each) for each in literals(trusted)]
+    unix = everybody(trusted, unix=True)
+    everyone = "*" in trusted
 
-    def __contains__(self, peer: object) -> bool:
-        known = self._known.get(peer)
-        if known is None:
-            known = self._look(str(peer))
-            if len(self._known) < MAX_KNOWN:
-                self._known[peer] = known
-        return known
-
-    def _look(self, peer: str) -> bool:
+    @functools.lru_cache(MAX_KNOWN)
+    def believed(peer: str | None) -> bool:
+        if not peer or everyone:
+            return unix
         try:
             address = ipaddress.ip_address(peer.partition("%")[0])
         except ValueError:
-            return self._all
-        return self._all or any(address in network for network in self._networks)
+            return False
+        return any(address in network for network in networks)
+
+    return believed

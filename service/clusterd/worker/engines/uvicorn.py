@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from .. import tls
 from ..channel import Channel, Draining
 from ..refusal import Refusal
-from ..trust import literals
+from ..trust import believing, literals
 from . import asgi, require, require_module
 from .orders import Orders
 
@@ -277,8 +277,7 @@ def _trust_unix(config: Any, trusted: tuple[str, ...]) -> None:
     base: Any = type(hosts)
 
     class WithUnix(base):  # type: ignore[misc]  # of whatever version is installed
-        def __contains__(self, host: str | None) -> bool:
-            return host is None or bool(base.__contains__(self, host))
+        __contains__ = staticmethod(believing(trusted))
 
     middleware.trusted_hosts = WithUnix(literals(trusted))
 

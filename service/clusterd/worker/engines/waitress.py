@@ -1,25 +1,25 @@
 """WSGI by waitress, 2.1.2 (Debian 12) and newer.
 
-Its servers, channels and threads are used; the loop is turned here, one poll at a time, so that the master's channel is
-in it. Requests run in waitress's threads, everything else in the main one.
+Its servers, channels, threads and loop are used, on a map of our own with the master's channel in it: an order ends the
+loop. Requests run in waitress's threads, everything else in the main one. Nothing of ours is called for a request.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import itertools
 import logging
 import math
 import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..channel import Channel, Drain, Draining, Order, Serve
-from ..trust import Trusted, everybody
+from ..trust import believing, everybody
 from . import require, wsgi
 
 if TYPE_CHECKING:
@@ -101,23 +101,25 @@ class _Worker:
         self._serve = False
         self._draining: Draining | None = None
         self._map: dict[int, Any] = {}
-        self._requests = itertools.count()
         self._closed = 0
         self._listeners = listeners
         self._servers: list[Any] = []
-        self._open = _opener(app, settings, http, self._map, self._requests)
+        self._open = _opener(app, settings, http, self._map)
+        self._watch = select.epoll()
+        """The master's channel and the signals: in its turns the loop has one thing more to look at, not two."""
         self._wakeup, self._wakeup_end = socket.socketpair()
         self._wakeup_end.setblocking(False)
 
     def main(self) -> int:
         channel = self._channel
         channel.set_nonblocking()
-        self._map[channel.fileno()] = _Reader(self._on_channel)
-        self._map[self._wakeup.fileno()] = _Reader(lambda: self._wakeup.recv(64))
+        self._watch.register(channel.fileno(), select.EPOLLIN)
+        self._watch.register(self._wakeup.fileno(), select.EPOLLIN)
+        self._map[self._watch.fileno()] = _Reader(self._on_watched)
         signal.signal(signal.SIGTERM, self._on_sigterm)
         self._take(channel.pending())
         while not self._serve and self._draining is None:
-            self._turn(30.0)
+            self._turn(30.0, None)
         if self._draining is None:
             self._servers = [self._open(sock) for sock in self._listeners]
             for server in self._servers:
@@ -125,7 +127,7 @@ class _Worker:
                 server.accept_connections()
             channel.say("serving")
         while self._draining is None:
-            self._turn(1.0)  # waitress looks for idle connections when the loop turns
+            self._turn(1.0, None)  # waitress looks for idle connections when the loop turns
         self._finish(self._draining)
         return 0
 
@@ -136,12 +138,15 @@ class _Worker:
         while self._connections() and (now := time.monotonic()) < draining.deadline:
             if draining.idle_may_close(now):
                 self._close_idle(draining.fresh_may_close(now))
-            self._turn(min(_TICK, draining.deadline - now))
+            self._turn(min(_TICK, draining.deadline - now), 1)
         cut = sum(_in_flight(c) for c in self._connections())
-        self._channel.say("drained", requests=next(self._requests), closed=self._closed, websockets=0, cut=cut)
+        # Nobody counts requests: that would be something of ours in each.
+        self._channel.say("drained", requests=None, closed=self._closed, websockets=0, cut=cut)
 
-    def _turn(self, timeout: float) -> None:
-        self._asyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=1)
+    def _turn(self, timeout: float, count: int | None) -> None:
+        """`count` turns of waitress's own loop, or as many as it takes; an order ends it."""
+        with contextlib.suppress(self._asyncore.ExitNow):
+            self._asyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=count)
 
     def _connections(self) -> list[Any]:
         return [channel for server in self._servers for channel in list(server.active_channels.values())]
@@ -170,10 +175,16 @@ class _Worker:
 
     # orders
 
-    def _on_channel(self) -> None:
-        self._take(self._channel.orders())
-        if self._channel.lost:
-            self._map.pop(self._channel.fileno(), None)
+    def _on_watched(self) -> None:
+        """Leaves the loop, which does not look at what came of it. In between two turns nothing is half done."""
+        for fd, _ in self._watch.poll(0):
+            if fd == self._wakeup.fileno():
+                self._wakeup.recv(64)
+                continue
+            self._take(self._channel.orders())
+            if self._channel.lost:
+                self._watch.unregister(fd)
+        raise self._asyncore.ExitNow
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         """From somebody who is not the master; he gets the drain the master would ask for."""
@@ -200,12 +211,8 @@ class _Reader:
 
     def __init__(self, on_read: Any) -> None:
         self.handle_read_event = self.handle_close = on_read
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return False
+        # Asked in every turn of the loop: answered by the interpreter, without a frame of ours.
+        self.readable, self.writable = (1).__bool__, (0).__bool__
 
     def handle_expt_event(self) -> None:
         pass
@@ -214,18 +221,9 @@ class _Reader:
         raise  # called by the loop while it handles what went wrong
 
 
-def _opener(
-    app: Any, settings: dict[str, Any], http: Http, channels: dict[int, Any], requests: Iterator[int]
-) -> Callable[[socket.socket], Any]:
+def _opener(app: Any, settings: dict[str, Any], http: Http, channels: dict[int, Any]) -> Callable[[socket.socket], Any]:
     """Makes a server object of a listener, all on one map and one set of threads; create_server() refuses a mix."""
     server_module: Any = importlib.import_module("waitress.server")
-    base: Any = importlib.import_module("waitress.channel").HTTPChannel
-
-    class Counted(base):  # type: ignore[misc]  # of whatever version is installed
-        def service(self) -> None:
-            next(requests)
-            super().service()
-
     adj = {unix: _adjustments(settings, http, unix) for unix in (False, True)}
     dispatcher = importlib.import_module("waitress.task").ThreadedTaskDispatcher()
     dispatcher.set_thread_count(adj[False].threads)
@@ -235,9 +233,7 @@ def _opener(
         kind = server_module.UnixWSGIServer if unix else server_module.TcpWSGIServer
         info = (sock.family, sock.type, sock.proto, sock.getsockname())
         given = {"dispatcher": dispatcher, "adj": adj[unix], "bind_socket": False, "sockinfo": info}
-        server = kind(app, channels, False, sock, **given)
-        server.channel_class = Counted
-        return server
+        return kind(app, channels, False, sock, **given)
 
     return open
 
@@ -250,20 +246,14 @@ def _adjustments(settings: dict[str, Any], http: Http, unix: bool) -> Any:
     headers = {"x-forwarded-for", "x-forwarded-proto"}
     made = make(**settings, trusted_proxy="*", trusted_proxy_count=1, trusted_proxy_headers=headers)
     if not everybody(http.forwarded_allow_ips, unix):
-        made.trusted_proxy = _Peers(http.forwarded_allow_ips)
+        made.trusted_proxy = _peers(http.forwarded_allow_ips)
     return made
 
 
-class _Peers:
+def _peers(trusted: tuple[str, ...]) -> Any:
     """Equal to each address that is trusted: waitress has one trusted proxy, and compares the peer to it."""
-
-    def __init__(self, trusted: tuple[str, ...]) -> None:
-        self._trusted = Trusted(trusted)
-
-    def __eq__(self, other: object) -> bool:
-        return other in self._trusted
-
-    __hash__ = None  # type: ignore[assignment]  # as of any class with its own idea of being equal
+    # No hash, as any class with its own idea of being equal.
+    return type("Peers", (), {"__eq__": staticmethod(believing(trusted)), "__hash__": None})()
 
 
 def _answer_with_close() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...refusal import Refusal
-from ...trust import Trusted
+from ...trust import believing
 from .. import asgi, wsgi
 
 if TYPE_CHECKING:
@@ -67,10 +67,8 @@ def _believed(base: Any, trusted: tuple[str, ...]) -> Any:
     class Believed(base):  # type: ignore[misc]  # of whatever version is installed
         def __init__(self) -> None:
             self.always_trust = "*" in trusted
-            self._trusted = Trusted(trusted)
 
-        def __contains__(self, peer: str | None) -> bool:
-            return (peer or None) in self._trusted
+        __contains__ = staticmethod(believing(trusted))
 
     return Believed()
 
