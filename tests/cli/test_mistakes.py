@@ -1,4 +1,4 @@
-"""The likeliest mistakes, each made for real; docs/mistakes.md has the exact message of each."""
+"""The likeliest mistakes in a file, its name or a command, each made for real; what each prints is in docs/mistakes.md."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROJECT
+from tests import mistakes
 
 from .conftest import Site
 
-PAGE = PROJECT / "docs" / "mistakes.md"
 GOOD = 'app = "hello:app"\nlisten = "8000"\n'
 
 FILES: dict[str, str | bytes] = {
@@ -71,7 +70,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "A file that is not there": ("check", "/nonexistent/hello.toml"),
     "import-gunicorn of a file without the application": ("import-gunicorn", "/srv/hello/gunicorn.conf.py"),
 }
-MISTAKES = [*FILES, *NAMES, *COMMANDS]
+SECTIONS = {"The file": [*FILES], "The name of the file": [*NAMES], "The command line": [*COMMANDS]}
+MISTAKES = [(section, title) for section, titles in SECTIONS.items() for title in titles]
 
 
 def message(site: Site, title: str) -> str:
@@ -93,25 +93,21 @@ def message(site: Site, title: str) -> str:
     return "\n".join(line for line in err.splitlines() if not line.startswith("warning: ")) + "\n"
 
 
-def page() -> dict[str, str]:
-    return dict(re.findall(r"^## ([^\n]+)\n\n```text\n(.*?)```$", PAGE.read_text(), re.MULTILINE | re.DOTALL))
-
-
-@pytest.mark.parametrize("title", MISTAKES)
-def test_message(site: Site, title: str) -> None:
+@pytest.mark.parametrize(("section", "title"), MISTAKES)
+def test_message(site: Site, section: str, title: str) -> None:
     """Each mistake is refused, nothing on standard output, with exactly the message that the page has."""
-    assert message(site, title) == page().get(title)
+    assert message(site, title) == mistakes.sections()[section].get(title)
 
 
 def test_page_is_whole() -> None:
     """The page has these mistakes, in this order, and no other; fifty at least."""
-    assert list(page()) == MISTAKES
+    assert {section: list(mistakes.sections()[section]) for section in SECTIONS} == SECTIONS
     assert len(MISTAKES) >= 50
 
 
-@pytest.mark.parametrize("title", [*FILES, *NAMES])
-def test_message_says_where_and_what(title: str) -> None:
+@pytest.mark.parametrize(("section", "title"), [(s, t) for s, t in MISTAKES if t not in COMMANDS])
+def test_message_says_where_and_what(section: str, title: str) -> None:
     """Each message about a file says which, what was found and what was expected."""
-    first = page()[title].splitlines()[0]
+    first = mistakes.sections()[section][title].splitlines()[0]
     name = NAMES.get(title, "hello.toml")
     assert re.match(rf"error: /etc/clusterd/{re.escape(name)}: .*found .+, expected .+", first), Path(name)
