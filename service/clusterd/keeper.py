@@ -34,7 +34,8 @@ FORWARDED = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGU
 """Passed on to the master, which is started with them blocked and unblocks them when it can take them."""
 
 QUICK, DELAY, MAX_DELAY = 0.2, 0.1, 5.0
-"""Masters that live shorter than QUICK seconds, from the second in a row on, are followed after a growing delay."""
+"""Masters that die within QUICK seconds of their first word, from the second in a row on, are followed after a growing
+delay. Of their first word, since until then their interpreter starts: on a busy machine that alone takes longer."""
 ATTEMPTS, WITHIN = 5, 10.0
 """More deaths than ATTEMPTS in WITHIN seconds before any master was ready end the start: somebody waits for it."""
 HANG = 15.0
@@ -126,6 +127,8 @@ class _Master:
         self.pidfd = fd
         self.wire: Wire | None = wire
         self.born = born
+        self.spoke: float | None = None
+        """When it first said something."""
         self.beat: float | None = None
         self.looks = 0
         self.bye: int | None = None
@@ -156,6 +159,7 @@ class _Keeper:
 
     def adopt(self, master: _Master, starts: int) -> None:
         """Go on with a running master, as the successor of another keeper."""
+        master.spoke = master.born
         self.starts = starts
         self.ready = True
         self._watch(master)
@@ -207,7 +211,7 @@ class _Keeper:
             )
         except OSError as e:
             ours.close()
-            self._died(now, now, f"a master could not be started: {e}")
+            self._died(0.0, 0.0, f"a master could not be started: {e}")
             return
         finally:
             theirs.close()
@@ -272,6 +276,7 @@ class _Keeper:
         """Take in one message of the master's."""
         master = self.master
         assert master is not None
+        master.spoke = master.spoke or time.monotonic()
         match message.get("op"):
             case "bye":
                 master.bye = int(message.get("status", 0))
@@ -348,12 +353,14 @@ class _Keeper:
             return master.bye
         left = status == 0  # told to, for an upgrade
         text = f"master {master.pid} {'left' if left else pidfd.describe(status)}"
-        self._died(master.born, now, text, messages.MASTER_LEFT if left else messages.MASTER_DIED)
+        worked = 0.0 if master.spoke is None else now - master.spoke
+        self._died(now - master.born, worked, text, messages.MASTER_LEFT if left else messages.MASTER_DIED)
         return 1 if self._hopeless(now) else None
 
-    def _died(self, born: float, now: float, text: str, message: Message = messages.MASTER_DIED) -> None:
-        self.quick = self.quick + 1 if now - born < QUICK else 0
-        self.ready = self.ready or now - born > WITHIN
+    def _died(self, lived: float, worked: float, text: str, message: Message = messages.MASTER_DIED) -> None:
+        now = time.monotonic()
+        self.quick = self.quick + 1 if worked < QUICK else 0
+        self.ready = self.ready or lived > WITHIN
         self.deaths = [*(t for t in self.deaths if now - t < WITHIN), now]
         delay = min(DELAY * 2 ** (self.quick - 2), MAX_DELAY) if self.quick > 1 else 0.0
         self.start_at = now + delay
