@@ -18,11 +18,11 @@ from tests.systemd.harness.instance import Instance
 _ports = itertools.count(8600)
 
 
-@pytest.fixture(scope="session")
-def frameworks(deb: Path) -> Iterator[Container]:
-    """Debian 13 with the frameworks and products from PyPI, and the package installed."""
+@pytest.fixture(scope="session", params=list(images.RELEASES))
+def frameworks(request: pytest.FixtureRequest, deb: Path) -> Iterator[Container]:
+    """Each Debian release in turn with the frameworks and products from PyPI, and the package installed."""
     lacking(container.unavailable())
-    with container.boot(images.DEBIAN13, [deb], addition=FRAMEWORKS) as booted:
+    with container.boot(images.RELEASES[request.param], [deb], addition=FRAMEWORKS) as booted:
         yield booted
 
 
@@ -36,7 +36,7 @@ def commands(deb: Path) -> Iterator[Container]:
 
 def _made(machine: Container, request: pytest.FixtureRequest) -> Iterator[Instance]:
     port = next(_ports)
-    words = re.sub("[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
+    words = re.sub("[^a-z0-9]+", "-", re.sub(r"test_|debian\d+", "", request.node.name.lower()))
     with Instance(machine, f"t{port}-{words}"[:23].rstrip("-"), port) as made:
         yield made
     machine.run(["rm", "-rf", f"/var/lib/clusterd/{made.name}"])

@@ -48,10 +48,10 @@ def reload_and_upgrade(site: Instance, kind: Site) -> None:
     site.start()
     assert "release1" in site.get(kind.path)[1]
     with load.everything(site.machine, site.port, kind.path) as asked:
-        site.clusterd("reload")
+        site.reload()
         assert "release1" in site.get(kind.path)[1]
         flip(site)
-        site.clusterd("reload")
+        site.reload()
         for _ in range(4):
             assert "release2" in site.get(kind.path)[1]
     asked.assert_nothing_lost()
@@ -93,7 +93,7 @@ def test_a_login_outlives_an_upgrade(site: Instance) -> None:
     ).stdout
     assert said == "302 200"
     flip(site)
-    site.clusterd("reload")
+    site.reload()
     assert site.get()[1].startswith("release2 has 1 user")
     assert site.machine.sh(f"curl -s -o /dev/null -w '%{{http_code}}' {jar} {url}auth/user/").stdout == "200"
     assert site.machine.exists(f"{site.directory}/current/static/admin/css/base.css")
@@ -122,7 +122,7 @@ def test_streams_across_a_reload(site: Instance) -> None:
     with WebSocket(site) as socket, Stream(site) as stream:
         assert socket.echoes("before") and stream.event() == "release1 0"
         flip(site)
-        site.clusterd("reload")
+        site.reload()
         assert socket.closed()[0] == 1012
         with Stream(site) as successor:  # as EventSource in a browser connects again by itself
             assert successor.event() == "release2 0"
