@@ -10,7 +10,7 @@ BUILD := build
 VENV := $(BUILD)/venv
 HELLO := $(BUILD)/hello-venv
 PYTEST := $(VENV)/bin/python -m pytest
-# For the long matrices: most of a test on a machine is waiting. tests/conftest.py shares them out.
+# Most of a test on a machine is waiting. tests/conftest.py shares them out.
 TWO := -n 2 --dist loadscope
 LISTEN ?= 127.0.0.1:8000
 
@@ -37,7 +37,7 @@ run: $(HELLO)/ready $(BUILD)/clusterd
 		--directory examples/hello --python $(HELLO)/bin/python --listen $(LISTEN)
 
 test: $(VENV)/ready $(BUILD)/tools
-	$(PYTEST)
+	$(PYTEST) $(TWO)
 
 proof: $(VENV)/ready $(BUILD)/tools
 	status=0; $(PYTEST) $(TWO) -m proof || status=$$?

@@ -36,15 +36,17 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-# Whoever started the tests may ignore it (nohup), and `clusterd run` would then too: what starts here has it as usual.
+# Whoever started the tests may ignore these (nohup, a shell's &), and what starts here would too: as usual from now on.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 class Shares(LoadScopeScheduling):
     """How `-n 2` shares the tests out.
 
     What runs in a machine is alone there: a file and a release at a time go to whoever is free. What runs on this host
-    stays together, since it takes free ports that the load of another process could take in between.
+    stays together, since it takes free ports that the load of another process could take in between. Who is free goes
+    on with the release it has a machine of, if it can: a process has one at a time, and each change is a boot.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -53,6 +55,18 @@ class Shares(LoadScopeScheduling):
             return "host"
         release = re.search(r"\[(debian\d+)", test)
         return f"{file} {release[1] if release else ''}"
+
+    def _assign_work_unit(self, node: Any) -> None:
+        last = {each: _release(next(reversed(units), "")) for each, units in self.assigned_work.items()}
+        ours, others = last.pop(node, ""), set(last.values())
+        # Most tests first, as they are sorted: the first of the best.
+        scope = min(self.workqueue, key=lambda scope: (_release(scope) != ours, _release(scope) in others))
+        self.workqueue.move_to_end(scope, last=False)
+        super()._assign_work_unit(node)
+
+
+def _release(scope: str) -> str:
+    return scope.partition(" ")[2]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shares:

@@ -71,6 +71,7 @@ def test_every_address(instance: Instance, app: App) -> None:
     assert not machine.exists(path)
 
 
+@pytest.mark.once
 def test_shared_slots(instance: Instance) -> None:
     """More workers than slots: two processes share a slot, all of them serve, and a reload loses nothing."""
     UVICORN.deploy(instance, extra="workers = 3\nslots = 2\n" + QUICK)
@@ -82,6 +83,7 @@ def test_shared_slots(instance: Instance) -> None:
     assert sorted(w["slot"] for w in status["workers"]) == [0, 0, 1] and len(instance.inodes()) == 2
 
 
+@pytest.mark.once
 def test_balance_by_client(instance: Instance) -> None:
     """balance = "hash": a client's address always meets the same slot, different clients different ones."""
     UVICORN.deploy(instance, extra='workers = 4\nbalance = "hash"\n' + QUICK)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -104,6 +103,7 @@ def test_keeper_and_master_killed(instance: Instance) -> None:
     assert not set(instance.workers().values()) & set(workers.values())
 
 
+@pytest.mark.once
 def test_zygotes_killed(instance: Instance) -> None:
     """Zygote, twin, and both at once: the workers are untouched, and there is a zygote and a twin again."""
     UVICORN.deploy(instance, extra=QUICK)
@@ -215,7 +215,9 @@ def degraded(instance: Instance) -> None:
     instance.start()
     instance.write("hello.py", "raise RuntimeError('gone')\n")
     (generation,) = instance.status()["generations"]
-    kill(instance, generation["zygote"], generation["twin"])
+    both = generation["zygote"], generation["twin"]
+    kill(instance, *both, signal="STOP")  # or the one makes another twin before it is killed too
+    kill(instance, *both)
     instance.machine.wait_for("a failed boot", lambda: instance.status()["state"] == "degraded")
     kill(instance, *instance.workers().values())
 
@@ -250,12 +252,10 @@ STATES = [
 
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
 def test_stop_in_every_state(instance: Instance, state: Callable[[Instance], None]) -> None:
-    """A stop leaves no process, whatever went on, and takes no longer than [stop] drain-timeout and a moment."""
+    """A stop leaves no process, whatever went on, and is ended by [stop] drain-timeout, not by systemd's time-out."""
     UVICORN.deploy(instance, extra=QUICK)
     state(instance)
-    start = time.monotonic()
     instance.stop()
-    assert time.monotonic() - start < 8
     assert instance.machine.processes(instance.service) == []
     assert (instance.show("ActiveState"), instance.show("Result")) == ("inactive", "success")
     assert instance.inodes() == []

@@ -66,6 +66,7 @@ def served(instance: Instance, directory: str, found: str) -> tuple[int, str]:
     return instance.get()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("example", ["hello", "wsgi"])
 def test_examples(instance: Instance, project: Path, example: str) -> None:
     """The ASGI and the WSGI example need no word of ours: Debian's own servers run them, health check and all."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from clusterd.shell import messages
 from clusterd.shell.messages import Message
 from tests.systemd.accounting import at_rest, kill, kill_master
@@ -132,6 +134,7 @@ def test_what_the_application_says(instance: Instance) -> None:
     assert "Traceback" in json.dumps(broke) and "KeyError: 'nothing'" in json.dumps(broke) and broke["PRIORITY"] == "3"
 
 
+@pytest.mark.once
 def test_status_line(instance: Instance) -> None:
     """STATUS= says what goes on: how many serve, how far a reload is, and why the last one was refused."""
     machine = instance.machine
@@ -154,6 +157,7 @@ def test_status_line(instance: Instance) -> None:
     assert line.startswith("2/2 workers, generation 2; ") and "refused" in line and "nowhere" in line
 
 
+@pytest.mark.once
 def test_secrets_stay_secret(instance: Instance) -> None:
     """Values of [env] and environment-file are in no record, no status and no process list, whatever happens."""
     deploy(instance)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,7 @@ def test_commands(bare_machine: Container) -> None:
     assert bare_machine.run(["pgrep", "-fx", "sleep 4711"], check=False).returncode == 1
 
 
+@pytest.mark.once
 def test_files(bare_machine: Container, tmp_path: Path) -> None:
     """Files come and go whole, and an absolute link in a path stays inside the machine."""
     bare_machine.run(["ln", "-s", "/etc", "/srv/link"])
@@ -81,16 +83,20 @@ def test_journal(bare_machine: Container) -> None:
     ]
 
 
+@pytest.mark.once
 def test_load_counts_nothing_when_nothing_is_lost(bare_machine: Container) -> None:
     """A server left alone answers everything, and every generator says so."""
     serve(bare_machine, "/usr/bin/python3", 8000)
+    begun = time.monotonic()
     with load.everything(bare_machine, 8000) as counted:
         bare_machine.run(["sleep", "0.5"])
+    took = time.monotonic() - begun
     counted.assert_nothing_lost()
     assert min(counted.wrk.requests, counted.ab.requests) > 100
-    assert 0 < counted.wrk.longest < 5 and 0 < counted.probe.longest < 5
+    assert 0 < counted.wrk.longest < took and 0 < counted.probe.longest < took
 
 
+@pytest.mark.once
 def test_load_counts_what_is_lost(bare_machine: Container) -> None:
     """A server restarted under load loses requests, and every generator notices: else their 0 would mean nothing."""
     unit = serve(bare_machine, f"{VENV}/bin/python", 8000)
@@ -107,6 +113,7 @@ def test_load_counts_what_is_lost(bare_machine: Container) -> None:
         counted.assert_nothing_lost()
 
 
+@pytest.mark.once
 def test_load_that_ends_early_proves_nothing(bare_machine: Container) -> None:
     """A generator that is gone before its block ends raises, whatever it had counted."""
     serve(bare_machine, "/usr/bin/python3", 8000)
@@ -115,6 +122,7 @@ def test_load_that_ends_early_proves_nothing(bare_machine: Container) -> None:
         bare_machine.run(["sleep", "0.2"])
 
 
+@pytest.mark.once
 def test_lasts(bare_machine: Container) -> None:
     """A machine bears as many daemon-reloads as a session of tests makes: nothing it tells of them piles up unread."""
     bare_machine.sh("for i in $(seq 30); do systemctl daemon-reload; done", timeout=120)

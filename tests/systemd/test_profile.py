@@ -85,6 +85,7 @@ def test_chosen_and_kept(instance: Instance) -> None:
     assert instance.show("TimeoutStopUSec") == "15s"
 
 
+@pytest.mark.once
 def test_refused(instance: Instance) -> None:
     """A profile that does not come up, or takes a restart, changes neither what runs nor what is remembered."""
     deploy(instance)

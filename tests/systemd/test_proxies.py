@@ -106,6 +106,7 @@ def served(proxies: Container, way: tuple[str, str], tmp_path: Path) -> Iterator
         proxies.systemctl("stop", proxy)
 
 
+@pytest.mark.once
 def test_in_front(proxies: Container, served: Instance, proxy: str) -> None:
     """The client's address, https only where it was, whatever the client says itself; redirects; WebSockets; and three
     reloads with kept connections to the application, without one 502."""

@@ -19,7 +19,6 @@ drain-timeout = "1s"
 [restart]
 max-delay = "300ms"
 """
-DRAIN = 1.0
 SLOTS = 8
 BROKEN = "listen = [\n"
 
@@ -48,12 +47,8 @@ def kill_master(instance: Instance) -> None:
 
 def test_slots_survive(instance: Instance) -> None:
     """Whatever becomes of the drop-in at a daemon-reload, then a restart, then SIGKILL of the master: the same sockets,
-    every connection answered, and none waits longer than the drain at a stop and one boot."""
+    every connection answered, and none waits longer than the restart took."""
     machine = served(instance).machine
-    instance.stop()
-    begun = time.monotonic()
-    instance.start()
-    boot = time.monotonic() - begun
     inodes = instance.inodes()
     with load.probe(machine, instance.port) as asked:
         for text in (FILE.format(slots=3), FILE.format(slots=SLOTS * 2), 'app = "hello:app"\n', BROKEN):
@@ -65,15 +60,18 @@ def test_slots_survive(instance: Instance) -> None:
         assert instance.inodes() == inodes
         instance.configure(FILE.format(slots=SLOTS))
         assert instance.inodes() == inodes
+        begun = time.monotonic()
         machine.systemctl("restart", instance.service)
+        assert instance.get()[0] == 200
+        restart = time.monotonic() - begun
         assert instance.inodes() == inodes
         workers = instance.workers()
         kill_master(instance)
         assert instance.workers() == workers
         assert instance.inodes() == inodes
         instance.reload()
-    assert asked.failures == {} and asked.requests > 20, asked
-    assert asked.longest < DRAIN + boot, (asked, boot)
+    assert asked.failures == {} and asked.requests, asked
+    assert asked.longest < restart, (asked, restart)
     assert sorted(s["slot"] for s in instance.status()["workers"]) == [0, 1]
 
 

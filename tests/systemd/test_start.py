@@ -141,6 +141,7 @@ def test_no_sockets(instance: Instance) -> None:
     heals(instance)
 
 
+@pytest.mark.once
 def test_missing_directory(instance: Instance) -> None:
     """A directory that is not there: the reason names it; made, it is served."""
     configure(instance, directory=f"/srv/{instance.name}/later")
@@ -186,6 +187,7 @@ def test_listen_changed(instance: Instance, instances: Callable[[Container], Ins
     assert other.get()[0] == 200 and len(other.inodes()) == 4
 
 
+@pytest.mark.once
 def test_port_shared(instance: Instance) -> None:
     """Another program on the port by SO_REUSEPORT: the start fails and names it, since it would take connections
     without a trace; gone, the service starts by itself. One that comes later is told and hurts nobody's reload."""
@@ -212,6 +214,7 @@ def test_port_shared(instance: Instance) -> None:
         machine.systemctl("stop", stranger, check=False)
 
 
+@pytest.mark.once
 def test_overlap(instance: Instance, instances: Callable[[Container], Instance]) -> None:
     """A second file with an address that overlaps a running one's: refused, naming both; the running one is unharmed,
     whichever comes first in the alphabet, and takes part in reloads and restarts."""

@@ -111,6 +111,7 @@ def test_renewed_by_reload(site: Site, app: App) -> None:
     assert site.serial() == "14"
 
 
+@pytest.mark.once
 def test_refused(site: Site) -> None:
     """A key that is not the certificate's, what is no PEM, a file that is gone: the reload is refused, with key and
     reason, and the old certificate is served by the old workers. An expired one is served, and told of."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.systemd.accounting import kill
 from tests.systemd.apps import UVICORN
 from tests.systemd.harness.instance import Instance
 
 
+@pytest.mark.once
 def test_code_that_is_no_longer_on_disk_outlives_its_zygotes(instance: Instance) -> None:
     """Each zygote that is killed is followed by its twin, which is not killed for it: broken code is not imported."""
     UVICORN.deploy(instance, extra="workers = 2\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import time
 from collections.abc import Callable
 
 import pytest
@@ -171,7 +170,9 @@ def test_reload_several(instance: Instance, instances: Callable[[Container], Ins
 
 
 SLOW = """\
-import asyncio
+import asyncio, pathlib
+
+HERE = pathlib.Path(__file__).parent
 
 
 async def app(scope, receive, send):
@@ -183,7 +184,8 @@ async def app(scope, receive, send):
                 return
     if scope["path"] == "/slow":
         print("in flight", flush=True)
-        await asyncio.sleep(1)
+        while not HERE.joinpath("release").exists():
+            await asyncio.sleep(0.02)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
 """
@@ -191,25 +193,26 @@ async def app(scope, receive, send):
 
 @pytest.mark.parametrize("verb", ["restart", pytest.param("stop", marks=pytest.mark.proof)])
 def test_drains(instance: Instance, verb: str) -> None:
-    """A request of one second in flight survives `systemctl restart` and `stop`; who asks meanwhile is answered too."""
+    """`systemctl restart` and `stop` wait for a request in flight, and it is answered; so is who asks meanwhile."""
     instance.write("slow.py", SLOW)
-    instance.configure(FILE.replace("hello:app", "slow:app"))
+    instance.configure(FILE.replace("hello:app", "slow:app").replace("3s", "20s"))
     machine = instance.machine
     instance.start()
     url = f"http://127.0.0.1:{instance.port}/slow"
     with (
         load.probe(machine, instance.port) as asked,
-        machine.popen(["curl", "-s", "-m", "10", "-w", "%{http_code}", url], stdout=subprocess.PIPE) as asking,
+        machine.popen(["curl", "-s", "-m", "30", "-w", "%{http_code}", url], stdout=subprocess.PIPE) as asking,
     ):
         machine.wait_for("it to be in flight", lambda: "in flight" in instance.messages())
-        begun = time.monotonic()
-        machine.systemctl(verb, instance.service)
-        took = time.monotonic() - begun
-        answer, _ = asking.communicate(timeout=15)
+        with machine.popen(["systemctl", verb, instance.service]) as order:
+            machine.wait_for("the drain", lambda: instance.status()["state"] == "stopping")
+            assert order.poll() is None
+            instance.write("release", "")
+            answer, _ = asking.communicate(timeout=60)
+            assert order.wait(60) == 0
         machine.wait_for("the next start", lambda: state(instance) == ("active", "active"))
     assert answer == "ok200"
-    assert asked.failures == {} and asked.requests > 10, asked
-    assert took > 0.5
+    assert asked.failures == {} and asked.requests, asked
     assert not any("was cut" in text or "not finish draining" in text for text in instance.messages())
 
 
@@ -228,12 +231,9 @@ def test_stop_while_hung(instance: Instance, who: str) -> None:
     machine = deployed(instance).machine
     instance.start()
     hung = {"master": instance.status()["master"]["pid"], "keeper": keeper(instance)}
-    limit = float(machine.show(instance.service, "TimeoutStopUSec").removesuffix("s"))
     machine.run(["kill", "-STOP", *(str(pid) for name, pid in hung.items() if who in (name, "both"))])
-    begun = time.monotonic()
     machine.systemctl("stop", instance.service)
-    took = time.monotonic() - begun
-    assert took < limit, (took, limit)
+    assert instance.show("Result") != "timeout"
     gone(instance)
     assert state(instance) == ("inactive", "active")
     assert instance.get()[0] == 200
