@@ -196,7 +196,9 @@ def test_a_generation_that_has_left_waits_for_no_boot() -> None:
 
 
 def test_a_generation_that_keeps_dying_is_returned() -> None:
-    """Within the watch, deaths of as many workers as there are bring the parked generation back."""
+    """Within the watch, deaths of as many workers as there are bring the parked generation back, and it is told of what
+    the last one died: also when each had lived for long enough to be no trouble of its seat.
+    """
     world = started(POLICIES["all"])
     world.event(Asked(Kind.RELOAD, POLICIES["all"]))
     while world.cluster.watch is None:
@@ -207,7 +209,10 @@ def test_a_generation_that_keeps_dying_is_returned() -> None:
         world.die(victim)
     world.quiesce()
     at_rest(world, 3, 1)
-    assert [f.outcome for f in world.finished if f.number == 2] == [Outcome.DONE, Outcome.RETURNED]
+    done, returned = (f for f in world.finished if f.number == 2)
+    assert (done.outcome, returned.outcome) == (Outcome.DONE, Outcome.RETURNED)
+    assert returned.reason.startswith("its workers keep dying, the last: worker ")
+    assert returned.reason.endswith(": killed by SIGKILL")
 
 
 def test_rollback_and_back() -> None:

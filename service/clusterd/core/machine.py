@@ -300,18 +300,18 @@ def _lost(d: Draft, w: Worker, reason: str) -> None:
         d.cluster = c.with_failures(w.seat, failures)
         if failures.count >= 2:
             d.cluster = replace(d.cluster, problem=reason)
-    _count_death(d, w)
+    _count_death(d, w, reason)
 
 
-def _count_death(d: Draft, w: Worker) -> None:
+def _count_death(d: Draft, w: Worker, reason: str) -> None:
     c = d.cluster
     if c.watch is not None and w.generation == c.current:
-        d.cluster = replace(c, watch=replace(c.watch, deaths=c.watch.deaths + 1))
+        d.cluster = replace(c, watch=replace(c.watch, deaths=c.watch.deaths + 1, death=reason))
     r = c.rollout
     if r is not None and w.generation == r.target and r.stage in (Stage.COMMITTED, Stage.PREPARING, Stage.SOAKING):
         deaths = r.deaths + 1
         limit = rollout.deaths_allowed(c.generations[r.target].policy.workers)
-        d.roll(r, deaths=deaths, failure=r.failure or ("its workers keep dying" if deaths >= limit else ""))
+        d.roll(r, deaths=deaths, failure=r.failure or (rollout.keeps_dying(reason) if deaths >= limit else ""))
 
 
 __all__ = ["IllegalMove", "converge", "deadline", "step"]

@@ -160,6 +160,7 @@ class Watch:
     kind: Kind
     until: float
     deaths: int = 0
+    death: str = ""  # who died last, and of what
 
 
 @dataclass(frozen=True)

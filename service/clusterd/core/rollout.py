@@ -18,6 +18,11 @@ def deaths_allowed(workers: int) -> int:
     return max(3, workers)
 
 
+def keeps_dying(death: str) -> str:
+    """Why a generation is given up; with the last death's reason, as the seats' own trouble may be over by now."""
+    return f"its workers keep dying, the last: {death}"
+
+
 def fail(d: Draft) -> None:
     """A rollout with a failure is given up: refused where nothing was moved, returned where something was."""
     r = d.cluster.rollout
@@ -152,7 +157,7 @@ def watch(d: Draft) -> None:
     elif c.watch.deaths >= deaths_allowed(c.policy.workers):
         if c.rollout is not None:  # a try: nothing else runs beside a watch
             finish(d, c.rollout, Outcome.SUPERSEDED, What.SUPERSEDED, "the current generation had to be returned")
-        reason = c.problem or "its workers keep dying"
+        reason = keeps_dying(c.watch.death)
         d.tell(What.RETURNING, reason, generation=c.current, number=c.watch.number)
         r = Rollout(
             c.watch.number,
