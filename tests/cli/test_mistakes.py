@@ -1,4 +1,4 @@
-"""The likeliest mistakes in a file, its name or a command, each made for real; docs/mistakes.md has what each prints."""
+"""The likeliest mistakes in a file, its name or a command, made for real; docs/mistakes.md has what each prints."""
 
 from __future__ import annotations
 
