@@ -16,3 +16,8 @@ def sections() -> dict[str, dict[str, str]]:
         title: dict(re.findall(r"^### ([^\n]+)\n\n```text\n(.*?)```$", text, re.MULTILINE | re.DOTALL))
         for title, text in zip(parts[::2], parts[1::2], strict=True)
     }
+
+
+def unnumbered(text: str) -> str:
+    """`text` with the numbers of workers and slots, which depend on what went before, as the page has them."""
+    return re.sub(r"worker \d+ \(slot \d+\)", "worker 3 (slot 0)", text)

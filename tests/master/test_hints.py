@@ -28,7 +28,7 @@ EROFS = "OSError: [Errno 30] Read-only file system: '/srv/hello/uploads/x.png'"
         ("django.db.utils.OperationalError: unable to open database file", Sandbox(), "[sandbox] write"),
         ("MemoryError", Sandbox(jit=False), "[sandbox] jit = false"),
         ("MemoryError", Sandbox(), ""),
-        ("the zygote killed by SIGSEGV", Sandbox(jit=False), "[sandbox] jit = false"),
+        ("the zygote ended: killed by SIGSEGV", Sandbox(jit=False), "[sandbox] jit = false"),
         ("TimeoutError: timed out", Sandbox(network="local"), "[sandbox] network"),
         ("socket.gaierror: [Errno -3] Temporary failure in name resolution", Sandbox(network="local"), "network"),
         ("TimeoutError: timed out", Sandbox(), ""),

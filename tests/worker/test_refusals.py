@@ -230,10 +230,16 @@ WSGI_HEALTH = "def app(environ, start_response):\n"
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        (HEALTH + "    await send({'type': 'http.response.start', 'status': 500})\n", "GET /healthz answered 500"),
+        (
+            HEALTH + "    await send({'type': 'http.response.start', 'status': 500})\n",
+            "GET /healthz answered 500, [health] path expects 200 to 399",
+        ),
         (HEALTH + "    raise KeyError('db')\n", "GET /healthz failed: KeyError: 'db'"),
         (HEALTH, "GET /healthz failed: RuntimeError: the application returned without a response"),
-        (WSGI_HEALTH + "    start_response('503 Busy', [])\n    return []\n", "GET /healthz answered 503"),
+        (
+            WSGI_HEALTH + "    start_response('503 Busy', [])\n    return []\n",
+            "GET /healthz answered 503, [health] path expects 200 to 399",
+        ),
         (WSGI_HEALTH + "    raise KeyError('db')\n", "GET /healthz failed: KeyError: 'db'"),
     ],
 )

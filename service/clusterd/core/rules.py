@@ -73,7 +73,8 @@ def zygotes(d: Draft) -> None:
             _leave(d, g)
         elif g.boot is Boot.BOOTING and d.now >= g.since + g.policy.ready_timeout:
             d.act(EndGeneration(g.number))
-            boot_failed(d, g, f"the application was not imported within {g.policy.ready_timeout:g} s")
+            late = f"the application was not imported within {g.policy.ready_timeout:g} s"
+            boot_failed(d, g, f"{late}: its import waits, or serves by itself")
         elif g.boot is Boot.LOST and g.number == c.previous:
             d.cluster = replace(d.cluster, previous=None)
         elif g.boot is Boot.LOST and _may_boot(d, g):

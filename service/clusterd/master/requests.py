@@ -153,9 +153,9 @@ class Requests:
             try:
                 given |= read_environment(settings.environment_file)
             except (OSError, EnvironmentFileError) as e:
-                self._refuse(
-                    call, "Refused", f"environment-file '{settings.environment_file}': {e}", reason=str(e), detail=""
-                )
+                why = e.strerror if isinstance(e, OSError) else e
+                reason = f"environment-file: '{settings.environment_file}': {why}, expected a readable file"
+                self._refuse(call, "Refused", reason, reason=reason, detail="")
                 return
         if kind is Kind.RELOAD and self.ledger.running is None:
             self.ledger.environment = given

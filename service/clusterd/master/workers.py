@@ -23,7 +23,7 @@ from clusterd.shell.procnet import Listener
 from clusterd.shell.watched import Watched
 from clusterd.worker.wire import Closed, Message, Wire, WireError
 
-STATUS_GRACE = 0.1
+STATUS_GRACE = 1.0
 """Seconds to wait for whoever reaps a dead worker to say its status, before its death is told without one."""
 
 
@@ -48,6 +48,10 @@ class Body:
     drained: Message = field(default_factory=dict)
     stated: str = ""
     """What it says of itself (STATUS=)."""
+    awaits: str = ""
+    """What its start waits for, in its own words."""
+    unfit: bool = False
+    """It has said, or its zygote has, why it did not start."""
     advice: str = ""
     """What a person may have to change, when it is gone."""
 
@@ -141,8 +145,11 @@ class Workers:
             self.context.events.append(WorkerGone(worker, "gone (status unknown)"))
             return
         if body.pidfd is not None:
-            if body.command and self._starting(worker):
-                body.advice = body.advice or advising.silent(self._bypass(body)[0], notify=body.ready_at is None)
+            if self._starting(worker):
+                if body.command:
+                    body.advice = body.advice or advising.silent(self._bypass(body)[0], notify=body.ready_at is None)
+                elif body.awaits:
+                    body.advice = body.advice or f"it waits for {body.awaits}"
             pidfd.send(body.pidfd, signal.SIGKILL)
         else:
             self._unborn(worker, "killed before it was forked")
@@ -255,11 +262,14 @@ class Workers:
         status = body.status if body.status is not None else pidfd.status(body.pidfd)
         if status is None and body.pid is not None:
             status = self.context.keeping.reaped.pop(body.pid, None)
-        if status is None and time.monotonic() < body.dead_since + STATUS_GRACE:
+        never_ran = body.command and self._starting(body.id)
+        # The zygote's word of an exit comes after its word of a program that could not be run.
+        awaited = status is None or never_ran and body.status is None
+        if awaited and time.monotonic() < body.dead_since + STATUS_GRACE:
             return
         oom = self.context.cgroups.oom_kills(f"worker-{body.id}")
         reason = pidfd.describe(status) + (" (out of memory)" if oom else "")
-        if body.command and self._starting(body.id):
+        if never_ran and not body.unfit:
             body.advice = body.advice or advising.early_end(status)
         self._forget(body)
         self.context.events.append(WorkerGone(body.id, reason, body.advice))
@@ -268,6 +278,7 @@ class Workers:
         """Nobody said that it is ready: where it is certain that it waits elsewhere, it would leave clients waiting."""
         own, certain = self._bypass(body)
         if certain and body.pidfd is not None:
+            body.unfit = True
             self.context.events.append(WorkerFailed(body.id, advising.bypassed(own)))
             pidfd.send(body.pidfd, signal.SIGKILL)
         else:
@@ -308,6 +319,7 @@ class Workers:
             if body.dead_since is not None:
                 self._bury(body)
         elif event == "fork-failed" and body is not None:
+            body.unfit = True
             self.context.events.append(WorkerFailed(body.id, str(message["reason"])))
             if body.pidfd is None:
                 self._unborn(body.id, str(message["reason"]))
@@ -320,6 +332,8 @@ class Workers:
     def _heard(self, body: Body, message: Message) -> None:
         events = self.context.events
         match message.get("event"):
+            case "awaits":
+                body.awaits = str(message.get("what", ""))[:200]
             case "ready":
                 events.append(WorkerReady(body.id))
             case "serving":

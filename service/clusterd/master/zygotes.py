@@ -215,7 +215,9 @@ class Zygotes:
         reason = zygote.reason
         if not reason:
             release = self.ledger.releases.get(generation)
-            told = f"the zygote {pidfd.describe(status)}"
+            known = self.ledger.cluster.generations.get(generation)
+            at = " while it imported the application" if known is not None and known.boot is Boot.BOOTING else ""
+            told = f"the zygote ended{at}: {pidfd.describe(status)}"
             reason = hints.explained(told, "", release.settings if release else None, self.context)
         self._let_go(zygote, kind)
         if kind == "zygote":  # a twin's is not only his: the zygote may be one that was promoted, and stayed there

@@ -100,6 +100,10 @@ class Channel:
         self._last = {"event": event, **fields}
         self._send(self._last)
 
+    def awaits(self, what: str) -> None:
+        """Name what the start now waits for: a start that takes too long is told with it."""
+        self.say("awaits", what=what)
+
     def flush(self, timeout: float = 1.0) -> None:
         """Wait until the master has what was said, at most `timeout` seconds: the last words of a process."""
         if self.lost or not self._wire.wants_write:

@@ -46,6 +46,7 @@ def main_spawned(memory: int) -> int:
     if channel is None:
         return 0
     try:
+        channel.awaits("the application's import")
         prepared = preparing.prepare(boot)
     except Refusal as e:
         return _fail(channel, e)

@@ -33,6 +33,10 @@ def interface_of(app: Any, reference: str) -> Interface:
     if asynchronous:
         if _takes(3, least, most):
             return "asgi"
+        if least == 0:
+            raise Refusal(
+                f"'{reference}' is a coroutine function of 0 arguments: what makes an application is a plain function"
+            )
         raise Refusal(f"'{reference}' is a coroutine function of {_count(least)}, ASGI takes (scope, receive, send)")
     if least == 0 and most == float("inf"):
         raise Refusal(

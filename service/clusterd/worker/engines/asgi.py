@@ -150,4 +150,4 @@ async def check_health(app: Any, path: str, state: dict[str, Any] | None) -> Non
     except BaseException as e:
         raise Refusal(f"GET {path} failed: {describe(e)}", text_of(e)) from e
     if not 200 <= status <= 399:
-        raise Refusal(f"GET {path} answered {status}")
+        raise Refusal(f"GET {path} answered {status}, [health] path expects 200 to 399")

@@ -38,6 +38,9 @@ def find(command: Sequence[str]) -> str:
                 return _check(candidate, name)
             except Refusal as e:
                 refused = refused or e
+    if refused is None and " " in name:
+        words = ", ".join(f'"{word}"' for word in name.split())
+        raise Refusal(f"command '{name}' not found: each word is one of the list: command = [{words}]")
     raise refused or Refusal(f"command '{name}' not found in PATH ({path}){_similar(name, path)}")
 
 

@@ -147,8 +147,10 @@ class _Worker:
         with_state = "app_state" in inspect.signature(self._config.http_protocol_class.__init__).parameters
         self._lifespan = asgi.Lifespan(self._config.loaded_app, with_state)
         self._server.lifespan = self._lifespan
+        self._channel.awaits("lifespan startup")
         await self._lifespan.startup()
         if self._health_path is not None:
+            self._channel.awaits(f"GET {self._health_path}")
             state = self._lifespan.state if with_state else None
             try:
                 await asgi.check_health(self._config.loaded_app, self._health_path, state)

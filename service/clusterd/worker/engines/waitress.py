@@ -76,6 +76,7 @@ class Waitress:
     def run(self, listeners: list[socket.socket], channel: Channel) -> int:
         began = time.monotonic()
         if self._health_path is not None:
+            channel.awaits(f"GET {self._health_path}")
             wsgi.check_health(self._app, self._health_path)
         worker = _Worker(self._app, self._settings, self._http, listeners, channel, self._keep_alive)
         channel.say("ready", seconds=round(time.monotonic() - began, 6))

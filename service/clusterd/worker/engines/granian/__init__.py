@@ -106,7 +106,7 @@ class _Worker:
     async def main(self) -> int:
         orders = Orders(self._channel, self._boot.http.keep_alive)
         began = time.monotonic()
-        await self._application.start()
+        await self._application.start(self._channel.awaits)
         self._channel.say("ready", seconds=round(time.monotonic() - began, 6))
         if await orders.serve():
             self._servers = Servers(

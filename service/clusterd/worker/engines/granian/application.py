@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...refusal import Refusal
@@ -33,8 +33,8 @@ class Application:
         log: Any = importlib.import_module("granian.log")
         self._log_format = log.DEFAULT_ACCESSLOG_FMT if boot.access_log else None
 
-    async def start(self) -> None:
-        """Raises Refusal."""
+    async def start(self, awaits: Callable[[str], None]) -> None:
+        """Raises Refusal. `awaits` is told what it waits for."""
 
     async def stop(self, deadline: float) -> None: ...
 
@@ -76,8 +76,9 @@ def _believed(base: Any, trusted: tuple[str, ...]) -> Any:
 class Wsgi(Application):
     interface = "wsgi"
 
-    async def start(self) -> None:
+    async def start(self, awaits: Callable[[str], None]) -> None:
         if self._health_path is not None:
+            awaits(f"GET {self._health_path}")
             wsgi.check_health(self._app, self._health_path)
         module: Any = importlib.import_module("granian.wsgi")
         app = _below(self._http.root_path, self._behind_proxies(self._app))
@@ -113,11 +114,13 @@ def _below(root_path: str, app: Any) -> Any:
 class Asgi(Application):
     interface = "asgi"
 
-    async def start(self) -> None:
+    async def start(self, awaits: Callable[[str], None]) -> None:
         app = self._app
         self._lifespan = asgi.Lifespan(app, True)
+        awaits("lifespan startup")
         await self._lifespan.startup()
         if self._health_path is not None:
+            awaits(f"GET {self._health_path}")
             try:
                 await asgi.check_health(app, self._health_path, self._lifespan.state)
             except Refusal:
