@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.systemd.harness.container import Container, Done
+from tests.systemd.harness.container import Container, ContainerError, Done
 
 
 class Instance:
@@ -49,13 +49,20 @@ class Instance:
         self.machine.write(f"{self.directory}/{file}", text)
 
     def start(self, *, check: bool = True) -> Done:
-        return self.systemctl("start", self.service, check=check, timeout=90)
+        return self._told("start", self.service, check=check)
 
     def reload(self, *, check: bool = True) -> Done:
-        return self.systemctl("reload", self.service, check=check, timeout=90)
+        return self._told("reload", self.service, check=check)
 
     def stop(self, *, check: bool = True) -> Done:
-        return self.systemctl("stop", self.service, self.socket, check=check, timeout=90)
+        return self._told("stop", self.service, self.socket, check=check)
+
+    def _told(self, *arguments: str, check: bool) -> Done:
+        """systemctl, with the journal in the failure: systemctl itself gives no reason."""
+        try:
+            return self.systemctl(*arguments, check=check, timeout=90)
+        except ContainerError as e:
+            raise ContainerError("\n".join([str(e), *self.messages()[-40:]])) from None
 
     def systemctl(self, *arguments: str, check: bool = True, timeout: float = 60.0) -> Done:
         return self.machine.systemctl(*arguments, check=check, timeout=timeout)
