@@ -49,7 +49,9 @@ lint: $(VENV)/ready $(BUILD)/tools
 deb: $(BUILD)/tools
 	packaging/build-deb
 
-bench: $(VENV)/ready $(BUILD)/tools
+# npm is for PM2 alone, and may be there by another package than Debian's.
+bench: $(BUILD)/tools
+	command -v npm >/dev/null || packaging/need npm
 	/usr/bin/python3 tests/bench/bench.py --output docs/benchmarks.md
 
 clean:

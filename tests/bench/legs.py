@@ -21,19 +21,20 @@ Found = dict[str, float | str]
 
 @dataclass(frozen=True)
 class Sizes:
-    seconds: int = 4
+    seconds: int = 3
     """of a throughput leg"""
-    reloads: int = 3
-    kills: int = 6
-    cpu: int = 4
-    die: int = 8
+    reloads: int = 2
+    kills: int = 4
+    cpu: int = 3
+    die: int = 6
     pairs: int = 12
-    rest: int = 6
+    rest: int = 5
     """seconds of watching a server that nobody asks anything"""
+    crashes: int = 3
 
 
 FULL = Sizes()
-QUICK = Sizes(seconds=2, reloads=1, kills=2, cpu=2, die=4, pairs=3, rest=3)
+QUICK = Sizes(seconds=1, reloads=1, kills=2, cpu=2, die=3, pairs=3, rest=2, crashes=1)
 
 
 def url(server: Server, path: str = "/") -> str:
@@ -95,11 +96,13 @@ def kills(start: Start, cores: int, sizes: Sizes) -> Found:
     for tool in ("wrk", "ab"):
         with running(start(cores)) as server:
             warm(server)
-            traffic = load.Wrk(url(server)) if tool == "wrk" else load.Ab(url(server), connections=50, seconds=60)
+            traffic = (
+                load.Wrk(url(server), limit=90) if tool == "wrk" else load.Ab(url(server), connections=50, seconds=90)
+            )
             held, done = 0, 0
             try:
                 for turn in range(sizes.kills):
-                    time.sleep(0.5)
+                    time.sleep(server.between_kills)
                     workers = server.workers()
                     victim = workers[turn % len(workers)]
                     os.kill(victim, signal.SIGSTOP)
@@ -108,7 +111,8 @@ def kills(start: Start, cores: int, sizes: Sizes) -> Found:
                     done += 1
                     server.replaced(victim)
             except (Failed, ZeroDivisionError, ProcessLookupError) as e:
-                figures[f"{tool} kill note"] = f"after {done} kills: {e}"
+                traffic.kill()
+                raise Failed(f"after {done} kills, under {tool}: {e}") from None
             except BaseException:
                 traffic.kill()
                 raise

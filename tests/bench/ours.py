@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import processes
 import servers
 from kit import APPS, ROOT, VENV
 
@@ -26,19 +27,35 @@ class Clusterd(servers.Server):
             f'app = "{self.app}"', f'engine = "{self.engine}"', f'listen = "127.0.0.1:{self.port}"',
             f"workers = {self.count}", f'directory = "{APPS}"', f'python = "{VENV}/bin/python"',
         ]  # fmt: skip
-        if self.soak is not None:
-            lines += ["[reload]", f'soak = "{self.soak}"']
+        if "soak" in self.ours:
+            lines += ["[reload]", f'soak = "{self.ours["soak"]}"']
+        if "spares" in self.ours:
+            lines += ["[restart]", f"spares = {self.ours['spares']}"]
         file = self.runtime / "bench.toml"
         file.write_text("\n".join(lines) + "\n")
         return [*PROGRAM, "run", str(file), "--runtime", str(self.runtime)]
 
     def workers(self) -> list[int]:
+        return self._in("serving")
+
+    def _in(self, state: str) -> list[int]:
+        """Pids of the workers in `state`, the oldest first."""
         status = self._ask("status", "--json")
         if status.returncode:
             return []
-        workers = json.loads(status.stdout)["workers"]
-        serving = [w for w in workers if w["state"] == "serving" and w["pid"]]
-        return [w["pid"] for w in sorted(serving, key=lambda w: -w["age"])]
+        found = [w for w in json.loads(status.stdout)["workers"] if w["state"] == state and w["pid"]]
+        return [w["pid"] for w in sorted(found, key=lambda w: -w["age"])]
+
+    def settled(self) -> None:
+        super().settled()
+        if spares := self.ours.get("spares", 0):
+            servers.wait_for(f"{self.name}: {spares} spares", lambda: len(self._in("spare")) == spares, 20)
+
+    def calm(self) -> None:
+        servers.wait_for(f"{self.name}: the end of its usher", lambda: not self._ushers(), 30)
+
+    def _ushers(self) -> list[int]:
+        return [pid for pid in self.all() if " usher" in processes.command_line(pid)]
 
     def reload(self) -> float | None:
         before = set(self.workers())

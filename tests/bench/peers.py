@@ -6,15 +6,18 @@ Where a server by itself would let a dead worker be, or end with it, and has an 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+from pathlib import Path
 
 import processes
 from kit import APPS, NODE, VENV
-from servers import Failed, NotOffered, Server
+from servers import Failed, Server
 
 
 class Uvicorn(Server):
@@ -39,6 +42,14 @@ class GunicornUvicorn(Server):
         return [str(VENV / "bin/gunicorn"), self.app, *self.worker, *options]
 
 
+class GunicornPreload(GunicornUvicorn):
+    """For its memory: it too forks its workers from the imported application, and so a reload brings no new code."""
+
+    name, title = "gunicorn-preload", "gunicorn, --preload"
+    worker = (*GunicornUvicorn.worker, "--preload")
+    legs = frozenset({"memory", "crash"})
+
+
 class GunicornGthread(GunicornUvicorn):
     name, title, kind, base = "gunicorn-gthread", "gunicorn, gthread", "WSGI", "gunicorn-gthread"
     app = "bench_wsgi:app"
@@ -49,6 +60,7 @@ class Granian(Server):
     name, title, base = "granian", "granian", "uvicorn"
     app = "bench_app:app"
     interface = "asgi"
+    between_kills = 6.0  # it ends when a worker that it started again dies within 5.5 s of that
 
     def command(self) -> list[str]:
         options = [
@@ -84,18 +96,38 @@ class Hypercorn(Server):
 
 
 class Uwsgi(Server):
+    """With its HTTP router before the workers: without it a kept connection would occupy a thread."""
+
     name, title, kind, base = "uwsgi", "uWSGI", "WSGI", "gunicorn-gthread"
 
     def command(self) -> list[str]:
+        self.directory = Path(tempfile.mkdtemp(prefix="clusterd-bench-uwsgi-"))
         return [
             str(VENV / "bin/uwsgi"), "--http", f"127.0.0.1:{self.port}", "--http-keepalive", "--master",
             "--processes", str(self.count), "--threads", "4", "--module", "bench_wsgi:app", "--pythonpath", str(APPS),
-            "--need-app", "--die-on-term", "--disable-logging",
+            "--need-app", "--die-on-term", "--disable-logging", "--lazy-apps",
+            "--master-fifo", str(self.directory / "fifo"), "--stats", str(self.directory / "stats"),
         ]  # fmt: skip
 
     def workers(self) -> list[int]:
-        # the HTTP router is a child too, the one without threads
-        return [pid for pid in processes.children(self.process.pid) if processes.threads(pid) > 1]
+        # from its own account: the router is a child of the master too, and looks like a worker
+        try:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.settimeout(2)
+                sock.connect(str(self.directory / "stats"))
+                told = json.loads(b"".join(iter(lambda: sock.recv(65536), b"")))
+        except (OSError, ValueError):
+            return []
+        ready = [worker for worker in told["workers"] if worker["apps"] and worker["pid"]]
+        return [worker["pid"] for worker in ready if Path(f"/proc/{worker['pid']}").exists()]
+
+    def ask_to_reload(self) -> None:
+        # its chain reload, a worker after the other; SIGHUP would replace the router and its port with them
+        (self.directory / "fifo").write_text("c")
+
+    def stop(self) -> None:
+        super().stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 class Node(Server):
@@ -112,7 +144,7 @@ class Pm2(Server):
 
     def command(self) -> list[str]:
         if not (self.bin / "pm2").exists():
-            raise NotOffered("npm was not there to install it")
+            raise Failed("npm was not there to install it")
         self.home = tempfile.mkdtemp(prefix="clusterd-bench-pm2-")
         self.environment.update(PM2_HOME=self.home, PM2_DISABLE_VERSION_CHECK="true")
         server = str(APPS / "bench_server.js")

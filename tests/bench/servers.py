@@ -51,7 +51,8 @@ def answers(port: int) -> bool:
 
 class Server:
     """One server under test. `workers` is how many it is asked for; `die` the seconds within which each shall exit;
-    `heap` how many bytes of objects the application makes at import. `soak` is for clusterd alone."""
+    `heap` how many bytes of objects the application makes at import, `blob` how many in one piece. `ours` are settings
+    of clusterd alone."""
 
     name = ""
     """on the command line"""
@@ -61,15 +62,20 @@ class Server:
     base = ""
     """name of the server of the same kind that ratios are taken to"""
     reload_signal: int | None = signal.SIGHUP
+    between_kills = 0.5
+    """seconds between the return of all workers and the next kill"""
+    legs: frozenset[str] | None = None
+    """the legs it is measured in: None for all"""
 
-    def __init__(self, workers: int, *, die: float = 0, heap: int = 0, soak: str | None = None) -> None:
+    def __init__(self, workers: int, *, die: float = 0, heap: int = 0, blob: int = 0, **ours: str | int) -> None:
         self.count = workers
-        self.soak = soak
+        self.ours = ours
         self.port = free_port()
         self.log: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by stop)
         self.environment = {**os.environ, "PYTHONPATH": str(APPS), "PORT": str(self.port)}
         self.environment.pop("CLUSTERD_INSTANCE", None)
-        self.environment.update({k: str(v) for k, v in {"BENCH_DIE": die, "BENCH_HEAP": heap}.items() if v})
+        asked = {"BENCH_DIE": die, "BENCH_HEAP": heap, "BENCH_BLOB": blob}
+        self.environment.update({name: str(value) for name, value in asked.items() if value})
         self.process = subprocess.Popen(
             self.command(),
             cwd=APPS,
@@ -112,6 +118,12 @@ class Server:
         """Wait until as many workers run as were asked for, and the port answers."""
         wait_for(f"{self.name}: {self.count} workers", lambda: self._alive() and len(self.workers()) == self.count, 20)
         wait_for(f"{self.name}: an answer", lambda: self._alive() and answers(self.port), 20)
+
+    def calm(self) -> None:
+        """Wait until nothing runs that is there for a moment only.
+
+        clusterd's usher is: as long as connections wait that no worker takes, and some seconds more.
+        """
 
     def replaced(self, victim: int) -> None:
         """Wait until a killed worker is gone and another is there in its place."""

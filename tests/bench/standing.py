@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import time
 from statistics import median
 
@@ -9,27 +12,49 @@ import load
 import processes
 from legs import Found, Sizes, Start, running, url
 from ours import Bare, Clusterd
-from servers import NotOffered, Server
+from servers import Failed, NotOffered, Server
 
 HEAP = 100_000_000
 MB = 1e6
 WORKERS = 8
+FEW, MANY = 2, 4
+BIG_HEAP = 300_000_000
 
 
 def memory(start: Start, cores: int, sizes: Sizes) -> Found:
-    """An application of 100 MB on two and on four workers: what one worker more costs, and what all of it takes."""
-    taken: dict[int, list[float]] = {}
-    after: Found = {}
-    for workers in (2, 4):
-        with running(start(workers, heap=HEAP)) as server:
-            load.wrk(url(server), 1)
-            plain = processes.pss(server.all()) / MB
-            load.wrk(url(server, "/touch"), 2)
-            taken[workers] = [plain, processes.pss(server.all()) / MB]
-            if workers == 4:
-                after = {"memory total": plain, **after_reload(server)}
-    plain, touched = ((four - two) / 2 for two, four in zip(taken[2], taken[4], strict=True))
-    return {"memory worker": plain, "memory touched": touched, **after}
+    """An application of 100 MB on two and on four workers: what one worker more costs, and what all of it takes.
+
+    Every worker has answered before it is looked at: what a worker takes for its first requests is part of it.
+    """
+    plain, touched, found = further_worker(start, heap=HEAP)
+    _, blob, _ = further_worker(start, blob=HEAP)
+    return {"memory worker": plain, "memory touched": touched, "memory blob": blob, **found}
+
+
+def further_worker(start: Start, **data: int) -> tuple[float, float, Found]:
+    """MB of a further worker: before the data is read, and when each has read all of it; then what else was found."""
+    plain, touched = {}, {}
+    found: Found = {}
+    for workers in FEW, MANY:
+        with running(start(workers, **data)) as server:
+            load.ab(url(server), 1, connections=64)
+            server.calm()
+            plain[workers] = processes.pss(server.all()) / MB
+            read_all(server)
+            touched[workers] = processes.pss(server.all()) / MB
+            if workers == MANY and "heap" in data:
+                found = {"memory total": plain[workers], **after_reload(server)}
+    return (plain[MANY] - plain[FEW]) / (MANY - FEW), (touched[MANY] - touched[FEW]) / (MANY - FEW), found
+
+
+def read_all(server: Server) -> None:
+    """Until no worker has had markedly less to do than the others: where they share a queue, some wait long."""
+    before = {pid: processes.cpu_seconds([pid]) for pid in server.workers()}
+    for _ in range(4):
+        load.ab(url(server, "/touch"), 1, connections=64)
+        used = [processes.cpu_seconds([pid]) - spent for pid, spent in before.items()]
+        if min(used, default=0.0) > sum(used) / len(used) / 4:
+            return
 
 
 def after_reload(server: Server) -> Found:
@@ -39,13 +64,15 @@ def after_reload(server: Server) -> Found:
     except NotOffered:
         return {}
     server.settled()
-    load.wrk(url(server), 1)
+    load.ab(url(server), 1, connections=64)
+    server.calm()
     return {"memory reloaded": processes.pss(server.all()) / MB}
 
 
 def rest(start: Start, cores: int, sizes: Sizes) -> Found:
     """Nobody asks anything: how often what is not a worker wakes up, and what it takes."""
     with running(start(cores)) as server:
+        server.calm()
         others = server.others()
         time.sleep(1)
         before = processes.wakeups(others)
@@ -68,6 +95,47 @@ def swift(start: Start, cores: int, sizes: Sizes) -> Found:
             if seconds is not None:
                 found[key] = seconds
     return found
+
+
+def crash(start: Start, cores: int, sizes: Sizes) -> Found:
+    """From the SIGKILL of one of two workers with 300 MB of objects until another process answers."""
+    found: Found = {}
+    for key, options in (("crash", {}), ("crash spare", {"spares": 1})):
+        if options and not ours(start):
+            break
+        with running(start(2, heap=BIG_HEAP, **options)) as server:
+            times = []
+            for turn in range(sizes.crashes):
+                time.sleep(server.between_kills)
+                workers = server.workers()
+                victim = workers[turn % len(workers)]
+                times.append(succeeded(server, victim, set(workers)))
+                server.replaced(victim)
+            found[key] = median(times)
+    return found
+
+
+def succeeded(server: Server, victim: int, old: set[int]) -> float:
+    """Seconds from the victim's death until a worker that is not among `old` answers."""
+    os.kill(victim, signal.SIGKILL)
+    died = time.monotonic()
+    while (pid := who_answers(server.port)) is None or pid in old:
+        if time.monotonic() > died + 40:
+            raise Failed("no other worker answers within 40 s of a kill")
+        time.sleep(0.002)
+    return time.monotonic() - died
+
+
+def who_answers(port: int) -> int | None:
+    # half a second: what the dead one was handed is never answered by some, and says nothing of its successor
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=0.5) as sock:
+            sock.sendall(b"GET /pid HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+            answer = b"".join(iter(lambda: sock.recv(4096), b""))
+    except OSError:
+        return None
+    body = answer.partition(b"\r\n\r\n")[2]
+    return int(body) if body.isdigit() else None
 
 
 def bare(start: Start, cores: int, sizes: Sizes) -> Found:

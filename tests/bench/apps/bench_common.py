@@ -2,6 +2,7 @@
 
 BENCH_DIE=SECONDS   every worker exits at a random moment within that time of its start (WSGI: of its first request)
 BENCH_HEAP=BYTES    so many bytes of live Python objects are made at import, as a big application has them
+BENCH_BLOB=BYTES    so many bytes in one object, as a table or a model read from a file
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 LOOPS = 30_000
 DIE = float(os.environ.get("BENCH_DIE", "0"))
 HEAP = int(os.environ.get("BENCH_HEAP", "0"))
+PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def burn() -> int:
@@ -29,7 +31,7 @@ def moment() -> float:
 
 def resident() -> int:
     with open("/proc/self/statm") as f:
-        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(f.read().split()[1]) * PAGE
 
 
 def ballast(size: int) -> list[dict[str, Any]]:
@@ -43,12 +45,13 @@ def ballast(size: int) -> list[dict[str, Any]]:
 
 
 RECORDS = ballast(HEAP)
+BLOB = os.urandom(int(os.environ.get("BENCH_BLOB", "0")))
 _next = itertools.count()
 
 
-def touch(count: int = 1000) -> int:
-    """Read `count` records, other ones each time: that writes their reference counts."""
-    total = 0
+def touch(count: int = 5000) -> int:
+    """Read `count` records, other ones each time: that writes their reference counts. Of the blob read every page."""
+    total = sum(BLOB[::PAGE])
     for _ in range(count if RECORDS else 0):
         record = RECORDS[next(_next) % len(RECORDS)]
         total += len(record["name"]) + sum(map(len, record["tags"])) + int(record["price"])
@@ -58,6 +61,8 @@ def touch(count: int = 1000) -> int:
 def body_of(path: str) -> bytes:
     if path == "/cpu":
         return str(burn()).encode()
+    if path == "/pid":
+        return str(os.getpid()).encode()
     if path == "/touch":
         return str(touch()).encode()
     return b"hello"
