@@ -56,6 +56,7 @@ class Program:
     """Whether it lets go of kept connections between requests, by an answer that says so: wrk loses nothing then."""
     fresh: bool = False
     """Whether it answers every connection it has accepted: ab loses nothing then."""
+    reloads: int = 2
 
 
 SERVER = (EXAMPLES / "socketserver/server.py").read_text()
@@ -66,7 +67,15 @@ PROGRAMS = (
         '["puma", "-C", "puma.rb", "--bind-to-activated-sockets", "only"]',
         '"notify"',
         {"puma.rb": PUMA, "config.ru": RACK},
+    ),
+    Program(
+        "puma, drained",
+        '["puma", "-C", "puma.rb", "--bind-to-activated-sockets", "only"]',
+        '"notify"',
+        {"puma.rb": PUMA, **{name: (EXAMPLES / "puma" / name).read_text() for name in ("config.ru", "drain.rb")}},
+        kept=True,
         fresh=True,
+        reloads=4,  # by itself it loses five kept connections a reload, on a busy machine
     ),
     Program(
         "gunicorn",
@@ -111,12 +120,12 @@ def deploy(instance: Instance, kind: Program) -> None:
 
 @pytest.mark.parametrize("kind", PROGRAMS, ids=lambda kind: kind.name)
 def test_a_reload(program: Instance, kind: Program) -> None:
-    """It starts, takes the socket it is given, is replaced twice under load, and leaves by itself on SIGTERM."""
+    """It starts, takes the socket it is given, is replaced under load, and leaves by itself on SIGTERM."""
     program.machine.run(["mkdir", "-p", program.directory])
     deploy(program, kind)
     program.start()
     with load.wrk(program.machine, program.port) as kept, load.ab(program.machine, program.port) as fresh:
-        for _ in range(2):
+        for _ in range(kind.reloads):
             before = program.workers()
             program.reload()
             assert set(program.workers().values()).isdisjoint(before.values())

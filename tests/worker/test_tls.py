@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import shutil
 import socket
 import ssl
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from certificates import Pair, make
 from environments import CASES, ENGINES, ROOT, environment
-from harness import Client, Master
+from harness import DEADLINE, Client, Master
 
 from clusterd.worker import tls
 from clusterd.worker.boot import Boot, Tls
@@ -137,6 +138,53 @@ def test_who_never_shakes_hands(booted, slots, engine: str) -> None:
     assert worker.drained()["cut"] == 0
     silent.close()
     plain.close()
+
+
+@pytest.mark.parametrize("engine", ABLE)
+def test_who_never_says_goodbye(booted, slots, engine: str) -> None:
+    """An idle client that does not read, as those in a pool, gets the end that TLS wants and no time to answer it."""
+    (slot,) = slots(1)
+    worker = booted(engine).serving([slot])
+    pooled = Secure(slot.getsockname())
+    pooled.get()
+    worker.drain(linger=0.2, timeout=3 * DEADLINE)
+    assert worker.drained()["closed"] == 1
+    assert pooled.ended()  # by close_notify: SSLEOFError, a truncation, is False
+    pooled.close()
+
+
+BIG = """\
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise RuntimeError("no lifespan")
+    body = b"x" * (32 << 20 if scope["path"] == "/big" else 1)
+    length = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": length})
+    await send({"type": "http.response.body", "body": body})
+"""
+
+
+@pytest.mark.parametrize("engine", ["uvicorn-newest", "uvicorn-newest-plain"])
+def test_who_reads_slowly(booted, slots, application: Path, engine: str) -> None:
+    """Gets all of its answer, also after those are cut who have theirs and do not say goodbye."""
+    (application / "big.py").write_text(BIG)
+    (slot,) = slots(1)
+    worker = booted(engine, app="big:app").serving([slot])
+    slow, pooled = Secure(slot.getsockname()), Secure(slot.getsockname())
+    slow.ask("/big")
+    assert slow.read_head()[0] == 200
+    pooled.get()
+    worker.drain(linger=0.0, timeout=3 * DEADLINE)
+    poller = select.poll()
+    poller.register(pooled.sock.fileno(), select.POLLRDHUP)
+    assert poller.poll(1000 * DEADLINE)
+    left = (32 << 20) - len(slow._data)
+    while left and (part := slow.sock.recv(1 << 20)):
+        left -= len(part)
+    assert left == 0
+    assert worker.drained()["cut"] == 0
+    slow.close()
+    pooled.close()
 
 
 @pytest.mark.parametrize("engine", ["uvicorn-newest"])

@@ -24,6 +24,7 @@ from ..channel import Channel, Draining
 from ..refusal import Refusal
 from ..trust import believing, literals
 from . import asgi, require, require_module
+from .goodbyes import Goodbyes
 from .orders import Orders
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ class _Worker:
         self._noted: weakref.WeakSet[Any] = weakref.WeakSet()
         if config.ssl is not None:
             config.http_protocol_class = _noting(config.http_protocol_class, self._noted)
+        self._goodbyes = Goodbyes()
         self._closed = 0
         self._websockets = 0
 
@@ -240,6 +242,8 @@ class _Worker:
                     for protocol in self._http():
                         if _in_flight(protocol):
                             protocol.shutdown()  # responses that had begun before the drain: close after them too
+            if self._config.ssl is not None:
+                self._goodbyes.hang_up([p.transport for p in self._state.connections], now)
             await asyncio.sleep(min(_TICK, max(0.0, draining.deadline - now)))
 
     def _close_idle(self, fresh_too: bool) -> None:
