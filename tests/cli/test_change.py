@@ -74,7 +74,7 @@ def test_rollback_and_try(site: Site) -> None:
 
 def test_silence_while_the_master_lives(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reload may be silent for longer than the patience, while the master answers Status."""
-    monkeypatch.setattr(control.call, "__kwdefaults__", {"more": False, "patience": 0.1})
+    monkeypatch.setattr(change, "AWAITED", 0.1)
     site.write("hello")
     master = site.master("hello")
 
@@ -89,6 +89,22 @@ def test_silence_while_the_master_lives(site: Site, monkeypatch: pytest.MonkeyPa
 
     master.scripts["Reload"] = slow
     assert site.run("reload", "hello")[0] == 0
+
+
+def test_master_gone_before_it_was_asked(site: Site) -> None:
+    """A master that goes away over the first question has been asked for nothing: the next one is."""
+    site.write("hello")
+    master = site.master("hello")
+    asked: list[int] = []
+
+    def status(_: dict[str, Any]) -> Any:
+        asked.append(1)
+        return iter([None if len(asked) == 1 else {"parameters": {"status": master.status}}])
+
+    master.scripts["Status"] = status
+    master.answers("Reload", done("#13: done"))
+    assert site.run("reload", "hello")[:2] == (0, "hello: #13: done\n")
+    assert len(master.asked("Reload")) == 1
 
 
 def test_master_replaced(site: Site) -> None:

@@ -31,6 +31,10 @@ OWN_VARIABLES = (
 OWN_PREFIXES = ("LISTEN_", "WATCHDOG_", "MEMORY_PRESSURE_", "EXIT_", "CLUSTERD_")
 """What systemd and clusterd set for one process: it is true of ExecReload's process, not of the workers."""
 
+AWAITED = 30.0
+"""Seconds without an answer after which a reload gives the master up: twice what the keeper takes to replace one that
+hangs. A reload that fails is a deploy that fails, so it asks for more patience than a look at the status."""
+
 SUCCESSION = 15.0
 """Seconds within which a master that went away has a successor; it takes milliseconds."""
 
@@ -93,9 +97,9 @@ def perform(instance: Instance, method: str, parameters: dict[str, Any], *, quie
     # in the unit, what is printed goes to the journal, where the master has told the progress already
     with Progress(f"{instance.name}: {verb}", quiet=quiet or inside(instance)) as progress:
         try:
-            before = number(control.status(instance))
+            before = number(first_status(instance))
             try:
-                for reply in control.call(instance, method, parameters, more=True):
+                for reply in control.call(instance, method, parameters, more=True, patience=AWAITED):
                     if "progress" in reply:
                         progress.show(reply["progress"])
                     else:
@@ -112,6 +116,14 @@ def perform(instance: Instance, method: str, parameters: dict[str, Any], *, quie
             ) from None
     receipt = last.get("receipt") or last.get("report") or {}
     click.echo(f"{instance.name}: {receipt_line(receipt) if receipt else verb + ' done'}")
+
+
+def first_status(instance: Instance) -> dict[str, Any]:
+    """The status, by the next master where one goes away over the question: nothing has been asked of it yet."""
+    try:
+        return control.status(instance, patience=AWAITED)
+    except control.Lost:
+        return control.status(instance, patience=AWAITED)
 
 
 def number(status: dict[str, Any]) -> int:
