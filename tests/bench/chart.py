@@ -42,8 +42,8 @@ class Panel:
 PANELS = [
     Panel("wrk", "wrk rate", "Requests a second, kept connections", "ratio, more is better"),
     Panel("reload", "reload failures", "Requests failed at reloads", "count, 0 is right", count=True),
-    Panel("memory", "memory worker", "Memory of a further worker, 100 MB of data", "ratio, less is better"),
-    Panel("crash", "crash", "Time to a dead worker's successor, 300 MB", "ratio, less is better"),
+    Panel("memory", "memory worker", "Memory of a further worker (100 MB)", "ratio, less is better"),
+    Panel("crash", "crash", "Time to a dead worker's successor", "ratio, less is better"),
 ]
 
 
@@ -128,7 +128,8 @@ def bar(
         return [*lines, f'<text class="soft" x="{x + LABEL + 6}" y="{line}">{absent}</text>']
     width = round(room * value / most, 1)
     colour = "ours" if ours(server) else "peer"
-    lines.append(f'<rect class="{colour}" x="{x + LABEL}" y="{y}" width="{max(width, 1)}" height="{BAR}" rx="2"/>')
+    if value:
+        lines.append(f'<rect class="{colour}" x="{x + LABEL}" y="{y}" width="{max(width, 1)}" height="{BAR}" rx="2"/>')
     text = number(value, 0 if panel.count else 2)
     lines.append(f'<text class="text" x="{x + LABEL + width + 6}" y="{line}"{weight}>{text}</text>')
     return lines

@@ -33,7 +33,7 @@ def goals(figures: Known) -> list[Goal]:
         at_most("... waitress", 1.01, middle(figures, "bare cpu", "clusterd-wsgi"), 3),
         at_most("a further worker, 100 MB of objects: at most half of gunicorn's without preload", 0.5,
                 quotient(figures, "memory worker", "clusterd", "gunicorn-uvicorn")),
-        at_most("... after each worker has read all of them", 0.5,
+        at_most("... even when each worker has read all of them", 0.5,
                 quotient(figures, "memory touched", "clusterd", "gunicorn-uvicorn")),
         at_most("at rest: wake-ups a second of all that is not a worker, at most 1", 1.0,
                 middle(figures, "rest wakeups", "clusterd")),

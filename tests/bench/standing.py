@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
 import load
@@ -37,24 +38,25 @@ def further_worker(start: Start, **data: int) -> tuple[float, float, Found]:
     found: Found = {}
     for workers in FEW, MANY:
         with running(start(workers, **data)) as server:
-            load.ab(url(server), 1, connections=64)
+            ask_everyone(server, "/pid")
             server.calm()
             plain[workers] = processes.pss(server.all()) / MB
-            read_all(server)
+            ask_everyone(server, "/touch")
             touched[workers] = processes.pss(server.all()) / MB
             if workers == MANY and "heap" in data:
                 found = {"memory total": plain[workers], **after_reload(server)}
     return (plain[MANY] - plain[FEW]) / (MANY - FEW), (touched[MANY] - touched[FEW]) / (MANY - FEW), found
 
 
-def read_all(server: Server) -> None:
-    """Until no worker has had markedly less to do than the others: where they share a queue, some wait long."""
-    before = {pid: processes.cpu_seconds([pid]) for pid in server.workers()}
-    for _ in range(4):
-        load.ab(url(server, "/touch"), 1, connections=64)
-        used = [processes.cpu_seconds([pid]) - spent for pid, spent in before.items()]
-        if min(used, default=0.0) > sum(used) / len(used) / 4:
-            return
+def ask_everyone(server: Server, path: str) -> None:
+    """Until every worker has answered: where they share a queue, one of them takes most and another waits long."""
+    silent = set(server.workers())
+    end = time.monotonic() + 30
+    with ThreadPoolExecutor(8) as clients:
+        while silent and time.monotonic() < end:
+            silent -= set(clients.map(lambda _: who_answers(server.port, path, 30), range(16)))
+    if silent:
+        raise Failed(f"{len(silent)} of {server.count} workers have not answered '{path}' within 30 s")
 
 
 def after_reload(server: Server) -> Found:
@@ -64,7 +66,7 @@ def after_reload(server: Server) -> Found:
     except NotOffered:
         return {}
     server.settled()
-    load.ab(url(server), 1, connections=64)
+    ask_everyone(server, "/pid")
     server.calm()
     return {"memory reloaded": processes.pss(server.all()) / MB}
 
@@ -119,18 +121,19 @@ def succeeded(server: Server, victim: int, old: set[int]) -> float:
     """Seconds from the victim's death until a worker that is not among `old` answers."""
     os.kill(victim, signal.SIGKILL)
     died = time.monotonic()
-    while (pid := who_answers(server.port)) is None or pid in old:
+    # half a second: what the dead one was handed is never answered by some, and says nothing of its successor
+    while (pid := who_answers(server.port, "/pid", 0.5)) is None or pid in old:
         if time.monotonic() > died + 40:
             raise Failed("no other worker answers within 40 s of a kill")
         time.sleep(0.002)
     return time.monotonic() - died
 
 
-def who_answers(port: int) -> int | None:
-    # half a second: what the dead one was handed is never answered by some, and says nothing of its successor
+def who_answers(port: int, path: str, seconds: float) -> int | None:
+    """The pid of the process that answers, None when there is no answer in time."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=0.5) as sock:
-            sock.sendall(b"GET /pid HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+        with socket.create_connection(("127.0.0.1", port), timeout=seconds) as sock:
+            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode())
             answer = b"".join(iter(lambda: sock.recv(4096), b""))
     except OSError:
         return None

@@ -25,15 +25,13 @@ function burn() {
   return x;
 }
 
-let next = 0;
 function touch() {
   let total = 0;
   for (let i = 0; i < blob.length; i += 4096) total += blob[i];
-  for (let i = 0; records.length && i < 5000; i++) {
-    const record = records[next++ % records.length];
+  for (const record of records) {
     total += record.name.length + record.tags[0].length + Math.floor(record.price);
   }
-  return total;
+  return total && process.pid;
 }
 
 const paths = { '/cpu': burn, '/touch': touch, '/pid': () => process.pid };
