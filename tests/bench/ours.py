@@ -91,6 +91,7 @@ class Bare(servers.Server):
         engine, app = self._beside.engine, self._beside.app
         if engine == "granian":
             options = ["--interface", "wsgi", "--blocking-threads", "4", "--backlog", "4096", "--log-level", "warning"]
+            app = "bare_granian:app"
             return [str(VENV / "bin/granian"), app, "--host", "127.0.0.1", "--port", str(self.port), *options]
         return [str(VENV / "bin/python"), "bare.py", engine, app, str(self.port)]
 

@@ -156,8 +156,8 @@ def tables(sizes: Sizes, cores: int) -> list[Table]:
         Table(
             "What clusterd adds to its engine",
             f"One worker of clusterd and the engine's own server with the same settings, {sizes.pairs} pairs of one "
-            "second under wrk, the order changing; the median of the ratios of a pair. granian's own has its threads "
-            "set to clusterd's 4: without, it starts up to 512.",
+            "second under wrk, the order changing; the median of the ratios of a pair. granian's own has clusterd's 4 "
+            "threads, where it would start up to 512, and believes a proxy on this machine too.",
             {
                 "bare cpu": Column("bare", "processor time a request, clusterd/engine", 3),
                 "bare rate": Column("bare", "requests/s, clusterd/engine", 3),

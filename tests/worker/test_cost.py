@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -148,13 +149,28 @@ def look(address: Any, app: str) -> dict[str, Any]:
     return found
 
 
+def called(found: dict[str, Any], directory: Path) -> list[Any]:
+    """The functions of what is in `directory` that were."""
+    return [each for each in found["called"] if each[0].startswith(str(directory))]
+
+
+def look_at_worker(address: Any, app: str, lib: Path) -> dict[str, Any]:
+    """`look`, again while something of ours is called: a start, which no request waits for, ends; what a request calls
+    is there each time."""
+    for _ in range(10):
+        found = look(address, app)
+        if not called(found, lib):
+            break
+    return found
+
+
 @pytest.mark.parametrize("engine", engines())
 def test_nothing_of_ours_is_called_for_a_request(ours, bare, lib: Path, engine: str) -> None:
     """Not by the request, its connection or a message: no function of ours runs, and whoever calls the application is
     the engine, frame by frame as without us."""
     venv, app = ENGINES[engine]
-    here, alone = look(ours(engine)[0], app), look(bare(engine)[0], app)
-    assert not [each for each in here["called"] if each[0].startswith(str(lib))]
+    here, alone = look_at_worker(ours(engine)[0], app, lib), look(bare(engine)[0], app)
+    assert not called(here, lib)
     assert [each for each in here["called"] if f"/{venv.split('-')[0]}/" in each[0]]
     assert here["callers"] == alone["callers"]
     assert set(here["callers"]) == ({"http", "websocket", "message"} if app == "asgi" else {"http"})
@@ -168,8 +184,8 @@ def test_nothing_of_ours_is_called_by_granian(start, application: Path, lib: Pat
     master = start(python=environment("granian-newest"))
     master.up(app=f"looking:{app}", engine="granian")
     master.serving([slot])
-    found = look(slot.getsockname(), app)
-    assert not [each for each in found["called"] if each[0].startswith(str(lib))]
+    found = look_at_worker(slot.getsockname(), app, lib)
+    assert not called(found, lib)
     for callers in found["callers"].values():
         assert all("/granian/" in file or "/asyncio/" in file for file, _ in callers), callers
         assert callers
@@ -179,8 +195,8 @@ REQUESTS = 300
 CHANCE = {"futex", "sched_yield", "total"}
 
 
-def system_calls(address: Any, pid: int) -> Counter[str]:
-    """Those of `REQUESTS` requests on a kept connection, and of what else the process does meanwhile."""
+def system_calls(address: Any, pid: int) -> tuple[Counter[str], float]:
+    """Those of `REQUESTS` requests on a kept connection and of what else the process does meanwhile, and how long."""
     client = Client(address)
     client.get()
     strace = subprocess.Popen(
@@ -191,12 +207,14 @@ def system_calls(address: Any, pid: int) -> Counter[str]:
     if "attached" not in said:
         strace.wait()
         lacking(f"strace cannot look at a process here: {said.strip()}")
+    began = time.monotonic()
     for _ in range(REQUESTS):
         client.get()
     strace.send_signal(signal.SIGINT)
     _, table = strace.communicate()
+    seconds = time.monotonic() - began
     client.close()
-    return Counter({name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)})
+    return Counter({name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}), seconds
 
 
 @pytest.mark.parametrize("engine", engines())
@@ -204,8 +222,8 @@ def test_no_system_call_more(ours, bare, engine: str) -> None:
     """A worker makes the system calls that its engine makes alone, and as many, but for those of threads that wait for
     each other, whose number is chance."""
     lacking(None if shutil.which("strace") else "no strace")
-    here, alone = (system_calls(*run(engine)) for run in (ours, bare))
+    (here, seconds), (alone, _) = (system_calls(*run(engine)) for run in (ours, bare))
     assert here["sendto"] + here["write"] >= REQUESTS
-    few = REQUESTS // 10  # timers, and who was just being woken
+    few = min(REQUESTS // 10 + 20 * seconds, REQUESTS - 1)  # who was just being woken, and uvicorn's ten ticks a second
     more = {name: (n, alone[name]) for name, n in here.items() if n > alone[name] + few and name not in CHANCE}
     assert not more, (here, alone)

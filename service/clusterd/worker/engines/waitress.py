@@ -1,7 +1,8 @@
 """WSGI by waitress, 2.1.2 (Debian 12) and newer.
 
 Its servers, channels, threads and loop are used, on a map of our own with the master's channel in it: an order ends the
-loop. Requests run in waitress's threads, everything else in the main one. Nothing of ours is called for a request.
+loop. Requests run in waitress's threads, everything else in the main one. Nothing of ours is called for a request, and
+while it serves the loop does not look at the channel either: it asks the kernel anew, turn by turn, of all it looks at.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import select
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -107,7 +109,8 @@ class _Worker:
         self._servers: list[Any] = []
         self._open = _opener(app, settings, http, self._map)
         self._watch = select.epoll()
-        """The master's channel and the signals: in its turns the loop has one thing more to look at, not two."""
+        """The master's channel, and the signals."""
+        self._reader = _Reader(self._on_watched)
         self._wakeup, self._wakeup_end = socket.socketpair()
         self._wakeup_end.setblocking(False)
 
@@ -116,7 +119,7 @@ class _Worker:
         channel.set_nonblocking()
         self._watch.register(channel.fileno(), select.EPOLLIN)
         self._watch.register(self._wakeup.fileno(), select.EPOLLIN)
-        self._map[self._watch.fileno()] = _Reader(self._on_watched)
+        self._map[self._watch.fileno()] = self._reader
         signal.signal(signal.SIGTERM, self._on_sigterm)
         self._take(channel.pending())
         while not self._serve and self._draining is None:
@@ -128,6 +131,8 @@ class _Worker:
                 server.accept_connections()
             channel.say("serving")
         while self._draining is None:
+            self._reader.look(False)
+            threading.Thread(target=self._wait_for_orders, daemon=True).start()
             self._turn(1.0, None)  # waitress looks for idle connections when the loop turns
         self._finish(self._draining)
         return 0
@@ -176,6 +181,12 @@ class _Worker:
 
     # orders
 
+    def _wait_for_orders(self) -> None:
+        """In a thread, asleep until there is one: then the loop is to look, and is woken as its own threads do it."""
+        self._watch.poll()
+        self._reader.look(True)
+        self._servers[0].pull_trigger()
+
     def _on_watched(self) -> None:
         """Leaves the loop, which does not look at what came of it. In between two turns nothing is half done."""
         for fd, _ in self._watch.poll(0):
@@ -212,8 +223,11 @@ class _Reader:
 
     def __init__(self, on_read: Any) -> None:
         self.handle_read_event = self.handle_close = on_read
-        # Asked in every turn of the loop: answered by the interpreter, without a frame of ours.
-        self.readable, self.writable = (1).__bool__, (0).__bool__
+        self.writable = False.__bool__
+        self.look(True)
+
+    def look(self, now: bool) -> None:
+        self.readable = now.__bool__  # asked in every turn of the loop: without a function of ours
 
     def handle_expt_event(self) -> None:
         pass
