@@ -1,6 +1,6 @@
 """What the machines have of others' software: a layer of frameworks and products from PyPI, one of Debian's servers.
 
-Each application has a venv of its own, made as its documentation says, with the engine beside it. Three of them are
+Each application has a venv of its own, made as its documentation says, with the engine beside it. All of them are
 also in the home of an ordinary user, closed to everybody else as Debian 13 makes it.
 """
 
@@ -24,8 +24,8 @@ FRAMEWORKS = Addition(
     ),
     script=f"""
 useradd -s /bin/sh {USER}
-mkdir -p /home/{USER}/venv
-cp -a /srv/venv/flask /srv/venv/fastapi /srv/venv/pypiserver /home/{USER}/venv/
+mkdir -p /home/{USER}
+cp -a /srv/venv /home/{USER}/
 chown -R {USER}: /home/{USER}
 chmod 0700 /home/{USER}
 """,

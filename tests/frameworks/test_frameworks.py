@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from tests.frameworks.layers import USER
-from tests.frameworks.sites import AT_HOME, DJANGO_WSGI, SITES, WITH_SOCKETS, Site
+from tests.frameworks.sites import DJANGO_WSGI, SITES, WITH_SOCKETS, Site
 from tests.systemd import load
 from tests.systemd.clients import Client, WebSocket
 from tests.systemd.harness.instance import Instance
@@ -34,8 +34,15 @@ def deploy(site: Instance, kind: Site, user: str = "www-data", venvs: str = "/sr
     machine.sh(f"ln -s releases/release1 {site.directory}/current")
     site.configure(
         f'{kind.toml}\ndirectory = "@DIRECTORY@/current"\npython = "{python}"\nuser = "{user}"\n'
-        f'listen = "127.0.0.1:@PORT@"\nworkers = 2\n{RELOAD}'
+        f'listen = "127.0.0.1:@PORT@"\nworkers = 2\n{RELOAD}',
+        reload=False,
     )
+
+
+def start(site: Instance) -> None:
+    """As README.md has it."""
+    assert f"{site.file}: valid" in site.clusterd("check").stdout
+    site.clusterd("start")
 
 
 def flip(site: Instance) -> None:
@@ -45,7 +52,7 @@ def flip(site: Instance) -> None:
 
 def reload_and_upgrade(site: Instance, kind: Site) -> None:
     """Start, a reload of the same release and one to the next, under every load there is."""
-    site.start()
+    start(site)
     assert "release1" in site.get(kind.path)[1]
     with load.everything(site.machine, site.port, kind.path) as asked:
         site.reload()
@@ -66,7 +73,7 @@ def test_under_srv(site: Instance, kind: Site) -> None:
     reload_and_upgrade(site, kind)
 
 
-@pytest.mark.parametrize("kind", AT_HOME, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", SITES, ids=lambda kind: kind.name)
 def test_at_home(site: Instance, kind: Site) -> None:
     """The same below the home of a user who has closed it to everybody else: `user` is all it takes."""
     home = f"/home/{USER}"
@@ -81,7 +88,7 @@ def test_a_login_outlives_an_upgrade(site: Instance) -> None:
     settings = f"{site.directory}/releases/release%d/mysite/settings.py"
     # A deployment has one secret for all its releases; startproject makes one each.
     site.machine.sh(f"for n in 1 2; do echo 'SECRET_KEY = \"kept\"' >>{settings.replace('%d', '$n')}; done")
-    site.start()
+    start(site)
     url = f"http://127.0.0.1:{site.port}/admin/"
     jar = f"-b {site.directory}/jar -c {site.directory}/jar"
     said = site.machine.sh(
@@ -118,7 +125,7 @@ class Stream(Client):
 def test_streams_across_a_reload(site: Instance) -> None:
     """A WebSocket is closed with 1012 at the commit; a stream of events goes on until drain-timeout and is cut."""
     deploy(site, WITH_SOCKETS)
-    site.start()
+    start(site)
     with WebSocket(site) as socket, Stream(site) as stream:
         assert socket.echoes("before") and stream.event() == "release1 0"
         flip(site)
