@@ -54,6 +54,9 @@ def main() -> int:
     load_before = os.getloadavg()[0]
     began = time.monotonic()
     signal.signal(signal.SIGALRM, too_long)
+    # also where whoever started it in the background has them ignored: the server under test is stopped then
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
     again = 0.0  # seconds that another round takes
     while run.rounds < options.rounds and time.monotonic() - began + again < 60 * options.minutes:
         again = 0.0
@@ -99,6 +102,10 @@ def write(run: Run, chosen: list[type[servers.Server]], output: Path | None, loa
 
 def listed(notes: dict[str, list[str]]) -> list[str]:
     return [f"{what}: {'; '.join(dict.fromkeys(found))}" for what, found in notes.items()]
+
+
+def leave(number: int, _: object) -> None:
+    sys.exit(128 + number)
 
 
 def too_long(*_: object) -> None:
@@ -160,7 +167,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="clusterd beside its peers: one interleaved run, one table")
     parser.add_argument("--quick", action="store_true", help="short legs, one round, nothing written")
     parser.add_argument("--rounds", type=int, help="rounds (default: 3, with --quick 1)")
-    parser.add_argument("--minutes", type=float, default=28, help="begin no round that would end later (default: 28)")
+    parser.add_argument("--minutes", type=float, default=29, help="begin no round that would end later (default: 29)")
     parser.add_argument("--legs", type=lambda text: text.split(","), help=f"of {','.join(plan.LEGS)}")
     parser.add_argument("--servers", type=lambda text: text.split(","), help="names, as in the table")
     parser.add_argument("--output", type=Path, help="file to write (default: docs/benchmarks.md, with --quick none)")

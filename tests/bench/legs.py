@@ -24,13 +24,13 @@ class Sizes:
     seconds: int = 3
     """of a throughput leg"""
     reloads: int = 2
-    kills: int = 4
+    kills: int = 3
     cpu: int = 3
-    die: int = 6
+    die: int = 5
     pairs: int = 12
-    rest: int = 5
+    rest: int = 4
     """seconds of watching a server that nobody asks anything"""
-    crashes: int = 3
+    crashes: int = 2
 
 
 FULL = Sizes()

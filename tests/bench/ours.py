@@ -20,6 +20,7 @@ class Clusterd(servers.Server):
     name, title, kind, base = "clusterd", "clusterd (uvicorn)", "ASGI", "uvicorn"
     app = "bench_app:app"
     engine = "uvicorn"
+    shares = True
 
     def command(self) -> list[str]:
         self.runtime = Path(tempfile.mkdtemp(prefix="clusterd-bench-"))

@@ -47,6 +47,7 @@ class GunicornPreload(GunicornUvicorn):
 
     name, title = "gunicorn-preload", "gunicorn, --preload"
     worker = (*GunicornUvicorn.worker, "--preload")
+    shares = True
     legs = frozenset({"memory", "crash"})
 
 

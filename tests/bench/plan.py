@@ -118,7 +118,7 @@ def tables(sizes: Sizes, cores: int) -> list[Table]:
             "started the worker. To hold few of them is no merit either: it means that another worker did most of "
             "the work, or that a router holds them. `dying`: every worker exits within "
             f"{sizes.die} s of its start, at random, under ab with 200 at once. `successor`: one of two workers with "
-            f"300 MB of objects is killed, at rest; the time until a new process answers, median of {sizes.crashes}. "
+            f"300 MB of objects is killed, at rest; the time until a new process answers, mean of {sizes.crashes}. "
             "`spare`: with `[restart] spares = 1`, a worker that waits ready.",
             {
                 "wrk kill failures": Column("kill", "wrk: failed"),
@@ -139,7 +139,8 @@ def tables(sizes: Sizes, cores: int) -> list[Table]:
             "JavaScript, dicts, lists and strings. *Read rarely* is what an application does that looks a few of them "
             "up; *all read* is the other end: reading a Python object writes its reference count, which ends the "
             "sharing of its page, so that forking from an imported application saves less and less. **`bytes`**, in "
-            "one piece, stay shared however often they are read. After a reload clusterd keeps the previous "
+            "one piece, stay shared however often they are read (measured where workers are forked). "
+            "After a reload clusterd keeps the previous "
             "generation, which can come back, in memory: that is its price. At rest, with the small application and "
             "nobody asking: what is not a worker (for clusterd keeper, master, zygote, twin).",
             {

@@ -64,6 +64,8 @@ class Server:
     reload_signal: int | None = signal.SIGHUP
     between_kills = 0.5
     """seconds between the return of all workers and the next kill"""
+    shares = False
+    """whether its workers are forked from a process that has imported the application"""
     legs: frozenset[str] | None = None
     """the legs it is measured in: None for all"""
 
