@@ -61,6 +61,7 @@ class Granian(Server):
     name, title, base = "granian", "granian", "uvicorn"
     app = "bench_app:app"
     interface = "asgi"
+    reload_limit = 40.0  # it waits 3.5 s between one worker and the next
     between_kills = 6.0  # it ends when a worker that it started again dies within 5.5 s of that
 
     def command(self) -> list[str]:

@@ -62,6 +62,8 @@ class Server:
     base = ""
     """name of the server of the same kind that ratios are taken to"""
     reload_signal: int | None = signal.SIGHUP
+    reload_limit = 15.0
+    """seconds"""
     between_kills = 0.5
     """seconds between the return of all workers and the next kill"""
     shares = False
@@ -146,7 +148,7 @@ class Server:
             wait_for(
                 f"{self.name}: reload",
                 lambda: not before & set(now := self.workers()) and len(now) == self.count,
-                15,
+                self.reload_limit,
             )
         except Failed:
             return None
