@@ -17,7 +17,7 @@ LISTEN ?= 127.0.0.1:8000
 # What the daemon needs from Debian, and what building and testing it need besides.
 RUNTIME := python3 python3-venv python3-systemd python3-sdnotify python3-click python3-rich
 TOOLS := $(RUNTIME) build-essential debhelper dh-python lintian shellcheck \
-	mmdebstrap debian-archive-keyring systemd-container util-linux iproute2 procps wrk apache2-utils nodejs man-db curl strace zsh fish
+	mmdebstrap debian-archive-keyring systemd-container util-linux iproute2 procps wrk apache2-utils nodejs redis-server man-db curl strace zsh fish
 
 .PHONY: help run test proof lint deb bench clean distclean
 

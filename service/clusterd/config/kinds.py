@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from clusterd.config import addresses, confinement, shapes
 from clusterd.config.names import ACCOUNT, is_account, is_loadable, is_root
@@ -14,6 +15,7 @@ from clusterd.config.values import duration, duration_text
 from clusterd.worker import reference
 
 MAX_LISTEN = 16
+_VARIABLE = re.compile(r"\$[A-Z_][A-Z0-9_]{0,63}")
 MAX_ARGUMENTS = 256
 MAX_ENVIRONMENT = 1000
 MAX_TRUSTED = 256
@@ -275,6 +277,28 @@ def _url_path(value: Any) -> str:
     return value
 
 
+def _cache(value: Any) -> str:
+    """What is wrong is not repeated: it may hold a password."""
+    text = _text(value)
+    if text == "embedded" or _VARIABLE.fullmatch(text):
+        return text
+    try:
+        parts = urlsplit(text)
+        port_is_one = parts.port is None or parts.port > 0
+    except ValueError:
+        raise Wrong('a Redis is "redis://127.0.0.1:6379/0" or "unix:///run/redis/redis-server.sock?db=0"') from None
+    if parts.password or "password" in parts.query:
+        raise Wrong(
+            'a password does not belong into this file: put the URL into environment-file, and cache = "$REDIS_URL"'
+        )
+    place = (
+        parts.path.startswith("/") and not parts.hostname if parts.scheme == "unix" else parts.hostname and port_is_one
+    )
+    if parts.scheme not in ("redis", "rediss", "unix") or not place or not text.isascii() or " " in text:
+        raise Wrong('a Redis is "redis://127.0.0.1:6379/0" or "unix:///run/redis/redis-server.sock?db=0"')
+    return text
+
+
 def _root_path(value: Any) -> str:
     path = _url_path(value)
     if path.endswith("/"):
@@ -362,6 +386,12 @@ USER = Kind("the name of an account", _user, schema=shapes.account("root", "0"))
 GROUP = Kind("the name of a group", _account, schema=shapes.account())
 READY = Kind('"notify" or "after TIME"', _ready, schema=shapes.READY)
 URL_PATH = Kind('a path such as "/healthz"', _url_path, schema=shapes.text("^/[!-~]{0,1023}$"))
+CACHE = Kind(
+    '"embedded", the URL of a Redis, or "$NAME"',
+    _cache,
+    secret=True,
+    schema=shapes.text(r"^(embedded|\$[A-Z_][A-Z0-9_]{0,63}|(rediss?|unix)://[!-~]{1,1000})$"),
+)
 ROOT_PATH = Kind('a path such as "/api"', _root_path, schema=shapes.text("^/[!-~]{0,1022}[!-.0-~]$"))
 SWITCH = Kind("true or false", _switch, schema={"type": "boolean"})
 PRELOAD = Kind('"force" or false', _preload, schema={"enum": ["force", False]})

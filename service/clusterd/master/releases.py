@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from clusterd.config.difference import from_json, to_json
@@ -61,14 +62,15 @@ class Release:
             return self.directory + given[len(directory) :]
         return given
 
-    def variables(self, name: str, generation: int) -> dict[str, str]:
-        """The environment of the zygote, and so of the application."""
+    def variables(self, name: str, generation: int, runtime: Path) -> dict[str, str]:
+        """The environment of the zygote, and so of the application; `runtime` is where the embedded cache is."""
         assert self.settings is not None
         return {
             **self.environment,
             **self.settings.env,
             "CLUSTERD_APP": name,
             "CLUSTERD_GENERATION": str(generation),
+            "CLUSTERD_CACHE": str(runtime / "cache") if self.settings.cache == "embedded" else self.settings.cache,
         }
 
     def boot_message(self, name: str, generation: int, cgroup: str | None, oom_score: int) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class Zygotes:
             argv = [python, "-B", str(c.library / "clusterd_zygote.py"), str(theirs.fileno())]
             pid, fd = process.start(
                 argv,
-                release.variables(c.name, generation),
+                release.variables(c.name, generation, c.runtime),
                 release.directory,
                 [theirs.fileno()],
                 stdout=output,

@@ -5,6 +5,7 @@
     worker.slots        how many slots the service has
     worker.generation   generation of the code it runs; None outside a worker
     worker.app          name of the cluster; None outside
+    worker.cache        what all its workers share: see caching/cache.py, or docs/messages-and-state.md
 
 Read-only. While the application is imported only `app` is known: that happens once, before there are workers.
 """
@@ -14,6 +15,12 @@ from __future__ import annotations
 import os
 import sys
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .caching import Cache, CacheError, CacheValueError
+
+    cache: Cache
 
 app: str | None
 generation: int | None
@@ -49,6 +56,26 @@ class _Worker(ModuleType):
     @property
     def app(self) -> str | None:
         return os.environ.get("CLUSTERD_APP") or None
+
+    # Imported when asked for: an application without a cache pays nothing for it.
+
+    @property
+    def cache(self) -> Cache:
+        from .caching import cache
+
+        return cache
+
+    @property
+    def CacheError(self) -> type[CacheError]:  # a class
+        from .caching import CacheError
+
+        return CacheError
+
+    @property
+    def CacheValueError(self) -> type[CacheValueError]:
+        from .caching import CacheValueError
+
+        return CacheValueError
 
 
 sys.modules[__name__].__class__ = _Worker

@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 
-from . import engines, loading, logs
+from . import caching, engines, loading, logs
 from .boot import Boot
 from .engines import Engine, command
 from .refusal import Refusal
@@ -29,6 +29,8 @@ def prepare(boot: Boot) -> Prepared:
     if boot.kind == "command":
         command.find(boot.command)
         return Prepared("command", "command", None)
+    if (why := caching.lacking()) is not None:
+        raise Refusal(why)
     _set_path(boot.directory)
     reference = loading.parse(boot.app)
     app = loading.load(reference, boot.directory)

@@ -22,6 +22,7 @@ INTERFACES: dict[str, kinds.Interface | None] = {"uvicorn": "asgi", "waitress": 
 _INSTALL: dict[str, tuple[str, str | None]] = {
     "uvicorn": ("uvicorn[standard]", "python3-uvicorn"),
     "waitress": ("waitress", "python3-waitress"),
+    "redis": ("redis", "python3-redis"),
     "granian": ("granian>=2.8,<2.9", None),  # what granian.py knows
     **{name: (name, f"python3-{name}") for name in ("h11", "httptools", "uvloop", "websockets", "wsproto")},
 }

@@ -1,0 +1,49 @@
+"""Where the cache is: what the master put into the environment."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+
+VARIABLE = "CLUSTERD_CACHE"
+SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+class Unknown(Exception):
+    """The environment does not say it, though it should; the text is for people."""
+
+
+def is_remote(place: str) -> bool:
+    return place.startswith(SCHEMES)
+
+
+def find() -> str | None:
+    """A directory, a Redis's URL (secret), or None outside a cluster. Raises Unknown."""
+    given = os.environ.get(VARIABLE)
+    if not given or given.startswith("/") or is_remote(given):
+        return given or None
+    name = given.removeprefix("$")
+    found = os.environ.get(name, "")
+    if is_remote(found):
+        return found
+    state = "is not one" if found else "is not set"
+    raise Unknown(f'cache = "{given}" is the URL in the variable {name}, which {state}: give it in environment-file')
+
+
+def in_zygote() -> bool:
+    """Whether the application is being imported once for workers that do not exist yet."""
+    return VARIABLE in os.environ and "CLUSTERD_WORKER" not in os.environ
+
+
+def temporary() -> str:
+    """For a program outside a cluster: a directory that goes with this process, and is its children's too."""
+    made, owner = tempfile.mkdtemp(prefix="clusterd-cache-"), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(made, ignore_errors=True)
+
+    atexit.register(remove)
+    return made

@@ -1,0 +1,132 @@
+"""The cache in a Redis (or Valkey), by the application's own `redis` package. Nothing else imports that package."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from .place import in_zygote
+from .values import CacheError, not_counted
+
+TIMEOUT = 1.0
+"""Of a connection and of an answer: a Redis that is away must cost a request no more than this."""
+LEASE = 5.0
+"""After this the claim of a process that died is free; one that lives renews it."""
+
+_INCR = """
+local there = redis.call('EXISTS', KEYS[1])
+local number = redis.call('INCRBY', KEYS[1], ARGV[1])
+if there == 0 and ARGV[2] ~= '' then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return tostring(redis.call('GET', KEYS[1]))
+"""  # as text: a number of Lua has 53 bits
+_RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+
+
+class Redis:
+    remote = True
+
+    def __init__(self, url: str, prefix: str) -> None:
+        """`prefix` keeps applications that share a Redis apart."""
+        self.name, self._prefix = redacted(url), prefix
+        try:
+            # No second try: it would count an incr twice whose answer was lost. The next call connects anew.
+            self._client = redis.Redis.from_url(
+                url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0)
+            )
+        except ValueError as e:
+            raise CacheError(f"the cache '{self.name}' is no URL of a Redis: {e}") from None
+
+    def get(self, key: str, *, patient: bool = True) -> bytes | None:
+        with self._errors():
+            found: bytes | None = self._client.get(self._prefix + key)  # type: ignore[assignment]  # never decoded
+            return found
+
+    def set(self, key: str, packed: bytes, ttl: float | None, *, patient: bool = True) -> None:
+        with self._errors():
+            self._client.set(self._prefix + key, packed, px=_milliseconds(ttl))
+
+    def delete(self, key: str, *, patient: bool = True) -> bool:
+        with self._errors():
+            return bool(self._client.delete(self._prefix + key))
+
+    def incr(self, key: str, by: int, ttl: float | None, *, patient: bool = True) -> int:
+        with self._errors():
+            made = self._client.eval(_INCR, 1, self._prefix + key, str(by), str(_milliseconds(ttl) or ""))
+            return int(made)
+
+    def claim(self, key: str, turn: int) -> RedisClaim:
+        return RedisClaim(self, f"{self._prefix}claim:{turn}:{key}")
+
+    def take(self, name: str, token: str) -> bool:
+        with self._errors():
+            return bool(self._client.set(name, token, nx=True, px=_milliseconds(LEASE)))
+
+    def renew(self, name: str, token: str) -> None:
+        with self._errors():
+            self._client.eval(_RENEW, 1, name, token, str(_milliseconds(LEASE)))
+
+    def release(self, name: str, token: str) -> None:
+        with self._errors():
+            self._client.eval(_RELEASE, 1, name, token)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except redis.ResponseError as e:
+            text = str(e)
+            if "not an integer or out of range" in text:
+                raise not_counted("the value is not an integer of 64 bits") from None
+            if "would overflow" in text:
+                raise not_counted("the sum has more than 64 bits") from None
+            raise CacheError(f"the cache '{self.name}' says: {text}") from e
+        except (redis.RedisError, OSError) as e:
+            raise CacheError(f"the cache '{self.name}' does not answer: {e}") from e
+        finally:
+            if in_zygote():  # a connection left by the import would prevent that workers are forked from it
+                self._client.connection_pool.disconnect()
+
+
+class RedisClaim:
+    """A key with a lease, renewed while this process computes."""
+
+    def __init__(self, store: Redis, name: str) -> None:
+        self._store, self._name, self._token = store, name, secrets.token_hex(16)
+        self._done: threading.Event | None = None
+
+    def take(self) -> bool:
+        if not self._store.take(self._name, self._token):
+            return False
+        self._done = threading.Event()
+        threading.Thread(target=self._renew, args=(self._done,), name="cache lease", daemon=True).start()
+        return True
+
+    def release(self) -> None:
+        if self._done is not None:
+            self._done.set()
+            self._done = None
+            with contextlib.suppress(CacheError):  # then it ends by itself
+                self._store.release(self._name, self._token)
+
+    def _renew(self, done: threading.Event) -> None:
+        while not done.wait(LEASE / 3):
+            with contextlib.suppress(CacheError):
+                self._store.renew(self._name, self._token)
+
+
+def redacted(url: str) -> str:
+    """Without user, password and options."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _milliseconds(ttl: float | None) -> int | None:
+    return None if ttl is None else max(1, round(ttl * 1000))
