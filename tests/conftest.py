@@ -39,6 +39,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 # Whoever started the tests may ignore these (nohup, a shell's &), and what starts here would too: as usual from now on.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Shares(LoadScopeScheduling):
