@@ -16,7 +16,8 @@ from .conftest import Site, error
 
 
 @pytest.fixture
-def directory(site: Site) -> str:
+def directory(site: Site, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr("clusterd.config.reach.in_tmp", lambda _: False)  # where the test's own is
     made = site.root / "srv"
     made.mkdir()
     return str(made)

@@ -149,6 +149,20 @@ def test_what_cannot_be_imported(site: Site, text: str, message: str) -> None:
     assert message in err
 
 
+def test_a_variable_is_not_an_address(site: Site) -> None:
+    """What only a shell could fill in is told as not read, with what to give in its place."""
+    _, out, err = site.run("import-gunicorn", "--", "gunicorn -b 0.0.0.0:$PORT a:b")
+    told = "not read: bind: '0.0.0.0:$PORT' has a variable, which no shell fills in here: give its value"
+    assert told in err and "$PORT" not in out
+
+
+def test_a_module_is_not_imported(site: Site) -> None:
+    """-c python:MODULE exits 2 and names the file to give."""
+    status, out, err = site.run("import-gunicorn", "--", "gunicorn -c python:shop.conf a:b")
+    assert (status, out) == (2, "")
+    assert err.endswith("-c python:shop.conf: a module is not imported here\nhint: give its file: -c shop/conf.py\n")
+
+
 def test_nothing_is_run(site: Site) -> None:
     """No call of the file is made, not even where its result would be a setting."""
     path = site.root / "gunicorn.conf.py"

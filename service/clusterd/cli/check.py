@@ -14,7 +14,7 @@ from clusterd.cli import certificates, control, profile
 from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.files import count, describe
 from clusterd.cli.instances import Places, find, places
-from clusterd.config import claims
+from clusterd.config import claims, reach
 from clusterd.config.granted import told
 from clusterd.config.load import Invalid, load_among, surroundings
 from clusterd.config.problem import Problem
@@ -97,6 +97,11 @@ def examine(file: Path, where: Places, profile: str | None) -> Report:
     lacks = surroundings(settings, where.place)
     wrong, report.warnings = certificates.examine(settings)
     lacks += wrong
+    if not where.place.user and reach.in_tmp(settings.directory):
+        found = f"'{settings.directory}'"
+        report.warnings.append(
+            Problem(str(file), "directory", found, "a directory outside of /tmp and /var/tmp", reach.TMP)
+        )
     installed = file.absolute() == where.file(report.name).absolute()
     # A file elsewhere may be meant for another machine, and who is neither root nor its user may see less than the
     # service does.

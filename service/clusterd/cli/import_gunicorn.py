@@ -71,7 +71,11 @@ def imported(what: tuple[str, ...], app: str | None) -> tuple[carry.Draft, list[
     if file is None and isinstance(named, reading.Value):
         name = str(named.value).removeprefix("file:")
         if name.startswith("python:"):
-            raise CommandError(f"-c {name}: a module is not imported here", Exit.INVALID, hint="give its file")
+            raise CommandError(
+                f"-c {name}: a module is not imported here",
+                Exit.INVALID,
+                hint=f"give its file: -c {name[7:].replace('.', '/')}.py",
+            )
         file = Path(directory, name)
     elif file is None and Path("gunicorn.conf.py").exists():
         file = Path(directory, "gunicorn.conf.py")  # as gunicorn does

@@ -27,6 +27,12 @@ def lacking(settings: Settings) -> list[Problem]:
     if not root:
         # systemd has read the credentials and known the groups, or the service would not have been started
         return problems
+    if settings.user and not _is_account(settings.user):
+        hint = f"adduser --system --group {settings.user}, or leave 'user' out for a dynamic user of its own"
+        problems.append(Problem(file, "user", f"'{settings.user}'", "an account of this machine", hint))
+    if settings.group and settings.user and _gid(settings.group) is None:
+        hint = f"addgroup --system {settings.group}, or leave it out"
+        problems.append(Problem(file, "group", f"'{settings.group}'", "a group of this machine", hint))
     for name in settings.sandbox.groups:
         if _gid(name) is None:
             hint = f"addgroup --system {name}, or leave it out"
@@ -102,6 +108,14 @@ def _attributes(path: str) -> list[str]:
         return os.listxattr(path)
     except OSError:
         return []
+
+
+def _is_account(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return name.isdecimal()
+    return True
 
 
 def _gid(name: str) -> int | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clusterd.config import claims, granted, profiles
+from clusterd.config import claims, granted, profiles, reach
 from clusterd.config.environment import EnvironmentFileError, read_environment
 from clusterd.config.files import NoFile, read_bounded
 from clusterd.config.names import NAME, is_name
@@ -121,14 +121,21 @@ def surroundings(settings: Settings, place: Place = SYSTEM, *, unit: bool = True
     file = settings.file or settings.name
     problems: list[Problem] = []
     if not os.path.isdir(settings.directory):
-        hint = _refusing(settings.directory)
+        hint = _refusing(settings.directory) or reach.unlike_directory(settings.directory)
+        if unit and not place.user and os.geteuid() != 0 and reach.in_tmp(settings.directory):
+            hint = reach.TMP
         problems.append(Problem(file, "directory", f"'{settings.directory}'", "an existing directory", hint))
+    elif not os.access(settings.directory, os.X_OK):
+        found = f"'{settings.directory}', which user {os.geteuid()} may not enter ({reach.owner(settings.directory)})"
+        hint = "give its owner as 'user', or open it with chmod o+x"
+        problems.append(Problem(file, "directory", found, "a directory that its user may enter", hint))
     program = settings.python if settings.app else None
     if settings.command and settings.command[0].startswith("/"):
         program = settings.command[0]
     if program and not (os.path.isfile(program) and os.access(program, os.X_OK)):
         key = "python" if settings.app else "command"
-        problems.append(Problem(file, key, f"'{program}'", "an executable file", _refusing(program)))
+        hint = _refusing(program) or reach.unlike_program(program)
+        problems.append(Problem(file, key, f"'{program}'", "an executable file", hint))
     if settings.environment_file:
         try:
             read_environment(settings.environment_file)

@@ -107,6 +107,7 @@ def run(settings: Settings, runtime: Path | None = None, options: Sequence[str] 
     try:
         own = runtime or _temporary(settings.name)
         lock = _lock(own)  # held for as long as this process lives, and by no other that it starts
+        _prepare(own)
         with open(own / RUN, "w", encoding="utf-8", opener=_private) as f:
             json.dump({"settings": to_json(settings), "options": list(options), "environment": environment}, f)
         launch = program("master", "--process", settings.name, str(own), FOREGROUND)
@@ -117,6 +118,15 @@ def run(settings: Settings, runtime: Path | None = None, options: Sequence[str] 
             os.close(lock)
         if runtime is None and own is not None:
             shutil.rmtree(own, ignore_errors=True)
+
+
+def _prepare(directory: Path) -> None:
+    """Put there what each master would, so that a full disk is told once: a master would be started for it again."""
+    try:
+        _copy_library(directory)
+    except OSError as e:
+        what = f"the runtime directory '{directory}' cannot be written: {e.strerror}"
+        raise OSError(f"{what}: make room, or name another with --runtime") from e
 
 
 def _lock(directory: Path) -> int:

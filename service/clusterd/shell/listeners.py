@@ -258,6 +258,8 @@ def _open_unix(address: Listen) -> int:
         if isinstance(e, OSError) and e.errno == errno.EADDRINUSE:
             raise ListenError(f"'{path}' was made by another program just now: stop it, or listen elsewhere") from e
         why = f"there is no such account: {e.args[0]}" if isinstance(e, KeyError) else e.strerror
+        if isinstance(e, FileNotFoundError):
+            why = f"there is no directory '{os.path.dirname(path)}': make it first"
         raise ListenError(f"the socket '{path}' cannot be opened: {why}") from e
     return sock.detach()
 
@@ -295,7 +297,10 @@ def _explain(error: OSError, host: str, port: int, text: str) -> str:
             f"where systemd opens the port"
         )
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"no interface of this machine has the address '{host}'"
+        return (
+            f"no interface of this machine has the address '{host}' ('ip address' lists those it has; "
+            f"a port alone, {port}, is all of them)"
+        )
     return f"{text} cannot be listened on: {error.strerror}"
 
 

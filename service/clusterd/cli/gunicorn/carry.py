@@ -100,7 +100,10 @@ def _bind(draft: Draft, value: Any) -> None:
     differs = ""
     for text in map(str, each):
         text = text.removeprefix("tcp://").removeprefix("http://")
-        if text.startswith("unix:"):
+        if "$" in text:
+            port = re.sub(r"\$\w+|\$\{\w+\}", "8000", text)
+            draft.unread("bind", f"'{text}' has a variable, which no shell fills in here: give its value, '{port}' say")
+        elif text.startswith("unix:"):
             path = text.removeprefix("unix:").removeprefix("//")
             if not path.startswith("/"):
                 path = os.path.join(draft.keys["directory"], path)
