@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +52,46 @@ def test_start_fails_without_a_word(site: Site, tools: Tools) -> None:
     tools("journalctl", "exit 1")
     site.write("hello")
     assert "hello did not start: Job failed.\n" in site.run("start", "hello")[2]
+
+
+SHOWN = (
+    """case "$1" in start) echo "Job failed."; exit 1;; show) case "$4" in *.{kind}) printf '{shown}';; esac;; esac"""
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown", "told"),
+    [
+        ("service", "LoadState=masked", ["{0}.service is masked", "hint: systemctl unmask {0}.service"]),
+        ("socket", "LoadState=masked", ["{0}.socket is masked", "hint: systemctl unmask {0}.socket"]),
+        (
+            "service",
+            r'LoadState=bad-setting\nLoadError=org.x "has two"\nDropInPaths=/etc/x.conf',
+            ["systemd cannot use {0}.service: has two", "hint: look at /etc/x.conf; systemd-analyze verify"],
+        ),
+        ("service", "ActiveState=active", ["{0}.socket was stopped and {0}.service was not"]),
+    ],
+    ids=["masked", "socket masked", "broken drop-in", "socket stopped"],
+)
+def test_start_that_systemd_cannot_make(site: Site, tools: Tools, kind: str, shown: str, told: list[str]) -> None:
+    """What is wrong with the units themselves is the reason, not an old status or the journal of another start."""
+    tools("systemctl", SHOWN.format(kind=kind, shown=shown))
+    tools("journalctl", "echo 'of long ago'")
+    site.write("hello")
+    status, _, err = site.run("start", "hello")
+    assert status == 1 and "of long ago" not in err
+    assert all(text.format("cluster@hello") in err for text in told), err
+
+
+def test_start_shows_its_own_journal(site: Site, tools: Tools) -> None:
+    """Only what was said since this start is shown."""
+    tools("systemctl", 'case "$1" in start) exit 1;; esac')
+    log = tools("journalctl", "exit 0")
+    site.write("hello")
+    began = time.time()
+    site.run("start", "hello")
+    (since,) = re.findall(r"--since=@([0-9.]+)", log.read_text())
+    assert began - 0.001 <= float(since) <= time.time()
 
 
 def test_start_of_what_stays_up_failed(site: Site, tools: Tools) -> None:

@@ -25,6 +25,7 @@ CLUSTERD = [sys.executable, "-I", "-B", str(SERVICE / "clusterd")]
 
 APP = """
 import asyncio
+import os
 
 GREETING = "hello"
 
@@ -38,6 +39,8 @@ async def app(scope, receive, send):
                 return
     if scope["path"] == "/slow":
         await asyncio.sleep(1.0)
+    while scope["path"] == "/held" and os.path.exists("held"):
+        await asyncio.sleep(0.01)
     body = GREETING.encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
@@ -56,7 +59,7 @@ linger = "100ms"
 drain-timeout = "3s"
 ready-timeout = "20s"
 [stop]
-drain-timeout = "2s"
+drain-timeout = "{stop}"
 """
 
 
@@ -69,6 +72,8 @@ class Foreground:
         self.port = free_port()
         self.listen = [f"127.0.0.1:{self.port}", *listen]
         self.workers = workers
+        self.stop = "2s"
+        """[stop] drain-timeout."""
         self.deploy("hello")
         self.process: subprocess.Popen[bytes] | None = None
         self.log = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the rest
@@ -102,7 +107,9 @@ class Foreground:
     def configure(self) -> Path:
         file = self.directory / "app.toml"
         listen = ", ".join(f'"{address}"' for address in self.listen)
-        text = TOML.format(directory=self.directory, python=sys.executable, listen=listen, workers=self.workers)
+        text = TOML.format(
+            directory=self.directory, python=sys.executable, listen=listen, workers=self.workers, stop=self.stop
+        )
         file.write_text(text)
         return file
 

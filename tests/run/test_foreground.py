@@ -9,7 +9,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,12 +34,17 @@ def ended(run: Foreground, everything: list[int]) -> None:
 
 def test_ctrl_c_drains(run: Foreground) -> None:
     """Ctrl-C, which a terminal sends to the whole process group, answers what is in flight and exits 0."""
+    run.stop = "20s"
     run.start(terminal=True)
     everything = run.everything()
+    held = run.directory / "held"
+    held.touch()
     with socket.create_connection(("127.0.0.1", run.port)) as client:
-        client.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n")
         run.wait_for("the request to be read", lambda: unread(run.port) == 0)
         os.write(run.terminal, b"\x03")
+        run.wait_for("the worker to drain", lambda: {w["state"] for w in run.status()["workers"]} == {"draining"})
+        held.unlink()
         client.settimeout(10)
         answer = client.recv(65536)
     assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer.lower()
@@ -65,15 +69,14 @@ def test_options_win_over_the_file(run: Foreground) -> None:
 
 
 def test_sigterm_drains(run: Foreground) -> None:
-    """SIGTERM ends it with status 0 and leaves nothing; kept connections are not waited for longer than [stop] says."""
+    """SIGTERM ends it with status 0 and leaves nothing; who keeps a connection and asks on does not hold it up."""
+    run.stop = "1h"
     run.start()
     everything = run.everything()
     with asking(("127.0.0.1", run.port), kept=2, single=0) as asked:
         assert run.process is not None
         run.process.terminate()
-        start = time.monotonic()
         assert run.wait() == 0
-        assert time.monotonic() - start < 4
     assert asked.answers
     ended(run, everything)
 

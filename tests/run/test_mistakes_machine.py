@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,17 @@ from tests import mistakes
 from tests.run.foreground import APP, CLUSTERD, free_port
 
 SECTION = "The machine"
+OLD = """\
+#!/usr/bin/python3
+import runpy, sys
+script = next(n for n, word in enumerate(sys.argv) if word.endswith("clusterd_zygote.py"))
+sys.version_info, sys.executable, sys.argv = (3, 9, 2, "final", 0), sys.argv[0], sys.argv[script:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""What stands for an interpreter that Debian 11 has."""
+ALLOWED, DENIED = ((1, 6, 0xFFFFFFFF), (4, 4, 0xFFFFFFFF), (16, 4, 0xFFFFFFFF), (32, 4, 0xFFFFFFFF)), (2, 0, 65534)
+CLOSED = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in sorted([*ALLOWED, DENIED]))
+"""An access control list: user 65534 may do nothing, everybody else may read (acl(5), linux/posix_acl_xattr.h)."""
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
 
 CHECKED: dict[str, str] = {
@@ -37,6 +49,10 @@ RUN: dict[str, str] = {
     "A port below 1024 without root": "127.0.0.1:80",
     "A home that the account may not enter": "127.0.0.1:PORT",
     "A full disk": "127.0.0.1:PORT",
+    "Too few open files": "127.0.0.1:PORT",
+    "A Python that is too old": "127.0.0.1:PORT",
+    "A file that only root may read": "127.0.0.1:PORT",
+    "A file that an access control list closes": "127.0.0.1:PORT",
 }
 """Refused by `clusterd run`; what it listens on."""
 
@@ -46,13 +62,16 @@ def home() -> Iterator[Path]:
     """What stands for /srv/hello, below a directory that every account may enter."""
     made = Path(tempfile.mkdtemp(prefix="clusterd-test-"))
     made.chmod(0o755)
-    for name in ("broken/bin", "venv/bin", "bin", "etc", "closed"):
+    for name in ("broken/bin", "venv/bin", "old/bin", "bin", "etc", "closed"):
         (made / name).mkdir(parents=True)
     (made / "closed").chmod(0o700)
     (made / "broken/bin/python").symlink_to("/nonexistent/python3.7")
     for name in ("broken", "venv"):
         (made / name / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    (made / "old/bin/python").write_text(OLD)
+    (made / "old/bin/python").chmod(0o755)
     (made / "hello.py").write_text(APP)
+    (made / "secret.json").write_text("{}")
     yield made
     shutil.rmtree(made)
 
@@ -94,13 +113,22 @@ def test_run(home: Path, title: str) -> None:
         pytest.skip("needs root, to mount and to become somebody else")
     port, before = free_port(), []
     more, options = "", []
-    if "account" in title or "without root" in title:
+    if "account" in title or "without root" in title or "A file" in title:
         before = NOBODY
     if "home" in title:
         more = 'directory = "/srv/hello/closed"'
     if title == "A full disk":
         script = 'mount -t tmpfs -o size=8k tmpfs "$0/bin"; exec "$@"'
         before, options = ["unshare", "-m", "sh", "-c", script, str(home)], ["--runtime", str(home / "bin")]
+    if title == "Too few open files":
+        before = ["prlimit", "--nofile=70:70", "--"]
+    if "too old" in title:
+        more = 'python = "/srv/hello/old/bin/python"'
+    if "A file" in title:
+        (home / "hello.py").write_text(APP + "SECRET = open('secret.json').read()\n")
+        (home / "secret.json").chmod(0o644 if "list" in title else 0o600)
+    if "list" in title:
+        os.setxattr(home / "secret.json", "system.posix_acl_access", CLOSED)
     file = written(home, RUN[title].replace("PORT", str(port)).replace("/srv/hello", str(home)), more)
     with socket.socket() as other:
         if "another program" in title:

@@ -44,10 +44,11 @@ class App:
         """The file's name in the application's directory."""
         return self.file.rpartition("/")[2]
 
-    def deploy(self, instance: Instance, greeting: str = "hello", extra: str = "") -> None:
-        """Put code and configuration in place; `extra` are further lines of the TOML (tables last)."""
+    def deploy(self, instance: Instance, greeting: str = "hello", extra: str = "", *, reload: bool = True) -> None:
+        """Put code and configuration in place; `extra` are further lines of the TOML (tables last); daemon-reload."""
         instance.write(self.module, self.source(greeting))
-        instance.configure(f'{self.toml}\ndirectory = "@DIRECTORY@"\nlisten = ["127.0.0.1:@PORT@"]\n{extra}')
+        text = f'{self.toml}\ndirectory = "@DIRECTORY@"\nlisten = ["127.0.0.1:@PORT@"]\n{extra}'
+        instance.configure(text, reload=reload)
 
 
 UVICORN = App("uvicorn", "hello/hello.py", 'app = "hello:app"')

@@ -119,6 +119,13 @@ def unreachable(instance: Instance, error: OSError, patience: float) -> CommandE
     return CommandError(f"{instance.control}: {error.strerror or error}", Exit.UNREACHABLE)
 
 
+def membership(text: str) -> str:
+    """What to do about what is not allowed."""
+    if "group" in text:
+        return "run it as root; or, as who may look, be in the group: 'sudo adduser YOU clusterd', then log in anew"
+    return "run it as root"
+
+
 def silent(instance: Instance, patience: float) -> CommandError:
     hint = instance.log if instance.file else ""
     return CommandError(
@@ -165,7 +172,7 @@ def failure(instance: Instance, method: str, error: str, parameters: dict[str, A
                 hint=restart_hint(instance, keys),
             )
         case "NotAllowed":
-            return CommandError(f"{instance.name}: {text or 'not allowed'}", Exit.NOT_ALLOWED, hint="run it as root")
+            return CommandError(f"{instance.name}: {text or 'not allowed'}", Exit.NOT_ALLOWED, hint=membership(text))
         case "Stopping":
             return CommandError(f"{instance.name}: {verb} refused: it is stopping", Exit.STOPPING)
         case "Busy":

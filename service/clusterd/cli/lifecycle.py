@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+import time
 
 import click
 
@@ -30,6 +30,7 @@ def start(instance: Instance, wanted: str | None) -> None:
     files.loaded(instance.file, instance.place, among=True, profile=wanted)
     profile.refuse_running(instance, wanted)
     profile.keep(instance, wanted)
+    began = time.time()
     with Progress(f"starting cluster@{instance.name}"):
         status, text = manager.systemctl("daemon-reload", patience=120)
         if status == 0:
@@ -37,10 +38,10 @@ def start(instance: Instance, wanted: str | None) -> None:
             units = (systemd.socket(instance.name), systemd.service(instance.name))
             status, text = manager.systemctl("start", *units, patience=None)
     if status:
-        raise failed(instance, text)
+        raise failed(instance, text, began)
     found = control.status(instance)
     if not found["slots"]["live"]:  # it had failed before, and stays up to answer 503 and to heal by itself
-        raise failed(instance, str(found.get("problem") or found["summary"]))
+        raise failed(instance, str(found.get("problem") or found["summary"]), began)
     click.echo(f"{instance.name}: {found['summary']}, on {', '.join(found['listen'])}")
 
 
@@ -87,12 +88,19 @@ def need_rights(verb: str, instance: Instance) -> None:
         )
 
 
-def failed(instance: Instance, text: str) -> CommandError:
-    """The reason, from the most to the least exact: STATUS=, the journal, systemctl's own words."""
-    found: dict[str, Any] = systemd.of(instance.place).show(systemd.service(instance.name), "StatusText")
-    for line in systemd.of(instance.place).journal(instance.name):
+def failed(instance: Instance, text: str, began: float) -> CommandError:
+    """The reason, from the most to the least exact: what systemd cannot do with the units, STATUS=, its own words.
+
+    The journal since `began` (seconds of the wall clock) is printed before.
+    """
+    manager = systemd.of(instance.place)
+    if found := manager.obstacle(instance.name):
+        reason, hint = found
+        return CommandError(f"{instance.name} did not start: {reason}", Exit.REFUSED, hint=hint)
+    for line in manager.journal(instance.name, since=began):
         click.echo(f"  {line}", err=True)
-    reason = found.get("StatusText") or text.splitlines()[0] if text or found.get("StatusText") else "it failed"
+    status = manager.show(systemd.service(instance.name), "StatusText").get("StatusText", "")
+    reason = status or (text.splitlines() or ["it failed"])[0]
     return CommandError(
         f"{instance.name} did not start: {reason}",
         Exit.REFUSED,

@@ -12,6 +12,7 @@ from clusterd.config.places import Place
 PATIENCE = 10.0
 """Seconds for a call that starts and stops nothing."""
 JOURNAL_LINES = 15
+_LOADING = ("LoadState", "LoadError", "ActiveState", "DropInPaths", "FragmentPath")
 
 
 def service(name: str) -> str:
@@ -65,10 +66,36 @@ class Systemd:
             text += f", {found['Result']}"
         return f"{text}, {found['StatusText']}" if found.get("StatusText") else text
 
-    def journal(self, name: str) -> list[str]:
-        """The last messages of an instance, without time stamps."""
+    def obstacle(self, name: str) -> tuple[str, str] | None:
+        """Why systemd cannot start the units of an instance, whatever is in them, and what to type."""
+        tool = " ".join(["systemctl", *self._options])
+        states = {unit: self.show(unit, *_LOADING) for unit in (service(name), socket(name))}
+        for unit, found in states.items():
+            if found.get("LoadState") == "masked":
+                return f"{unit} is masked", f"{tool} unmask {unit}"
+            if found.get("LoadState") in ("bad-setting", "error"):
+                why = found.get("LoadError", "").partition(" ")[2].strip('"') or found["LoadState"]
+                written = found.get("DropInPaths") or found.get("FragmentPath", "")
+                return f"systemd cannot use {unit}: {why}", f"look at {written}; systemd-analyze verify {unit}"
+        if states[service(name)].get("ActiveState") == "active" != states[socket(name)].get("ActiveState"):
+            both = f"{socket(name)} {service(name)}"
+            return (
+                f"{socket(name)} was stopped and {service(name)} was not: it runs and serves, "
+                "but systemd starts a socket only before its service",
+                f"{tool} stop {both}, then start it again",
+            )
+        return None
+
+    def journal(self, name: str, since: float) -> list[str]:
+        """The last messages of an instance, none from before `since` (seconds of the wall clock), without times."""
         status, text = self._run(
-            "journalctl", "--no-pager", "--quiet", f"--lines={JOURNAL_LINES}", "--output=cat", f"--unit={service(name)}"
+            "journalctl",
+            "--no-pager",
+            "--quiet",
+            f"--lines={JOURNAL_LINES}",
+            f"--since=@{since:.3f}",
+            "--output=cat",
+            f"--unit={service(name)}",
         )
         return [] if status else text.splitlines()
 

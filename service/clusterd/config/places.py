@@ -21,6 +21,11 @@ class Place(NamedTuple):
     def file(self, name: str) -> str:
         return f"{self.configuration}/{name}.toml"
 
+    @property
+    def generated(self) -> str:
+        """Where systemd has what the generator wrote."""
+        return f"{self.runtime.rpartition('/')[0]}/systemd/generator"
+
     def tool(self, program: str) -> str:
         """`program`, one of systemctl, journalctl and clusterd, as a person types it for an application of here."""
         return f"{program} --user" if self.user else program

@@ -28,10 +28,10 @@ from clusterd.master.loop import WANTED_SIGNALS, Master, drive
 from clusterd.master.performing import START_FAILED
 from clusterd.master.program import program
 from clusterd.master.releases import Source, application_environment
-from clusterd.shell import listeners
+from clusterd.shell import listeners, messages
 from clusterd.shell.cgroup import Cgroups
 from clusterd.shell.journal import Journal
-from clusterd.shell.limits import oom_score, raise_descriptors
+from clusterd.shell.limits import need_descriptors, oom_score, raise_descriptors
 from clusterd.shell.notify import Notifier
 from clusterd.shell.poll import Poll
 from clusterd.shell.signals import Signals
@@ -88,6 +88,11 @@ def _without_sockets(name: str, error: listeners.ListenError, place: Place) -> s
         return f"{problems}: repair the file, then run '{place.tool('clusterd')} start {name}'"
     if text := listeners.taken(settings.listen):
         return f"systemd could not open the sockets: {text}"
+    if not os.path.exists(f"{place.generated}/cluster@{name}.socket.d"):
+        commands = (
+            f"'{place.tool('systemctl')} daemon-reload', or '{place.tool('clusterd')} start {name}', which does it"
+        )
+        return f"systemd has not read '{place.file(name)}' yet: {commands}"
     status = f"{place.tool('systemctl')} status cluster@{name}.socket"
     return f"{error} (NAME is '{name}'; '{status}' may say why there are none)"
 
@@ -102,6 +107,7 @@ def run(settings: Settings, runtime: Path | None = None, options: Sequence[str] 
     if settings.environment_file:
         environment |= read_environment(settings.environment_file)
     raise_descriptors()
+    need_descriptors(settings.slots * sum(address.kind == "tcp" for address in settings.listen))
     slots = listeners.open_for_run(settings.listen, settings.slots)
     own, lock = runtime, None
     try:
@@ -197,6 +203,8 @@ def _main(arguments: Sequence[str]) -> int:
         place=place,
         oom_score=oom_score(),
     )
+    if not foreground and not cgroups.delegated:
+        context.journal.record(messages.UNDELEGATED, f"no cgroup for each worker: {cgroups.why}")
     if foreground:
         source, environment = _given(runtime)
     else:

@@ -19,6 +19,10 @@ def oom_score() -> int:
         return 0
 
 
+BESIDE = 64
+"""Descriptors that the keeper and the master have beside those of the slots, for a handful of workers."""
+
+
 def raise_descriptors(wanted: int = DESCRIPTORS) -> None:
     """Let `wanted` files be open at once, or as many as the hard limit has: each connection is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -27,3 +31,13 @@ def raise_descriptors(wanted: int = DESCRIPTORS) -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def need_descriptors(slots: int) -> None:
+    """Raises OSError where the hard limit leaves no room for so many slots and what serves them."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < slots + BESIDE:
+        raise OSError(
+            f"{slots} slots need {slots + BESIDE} open files at least, and the limit is {hard}: "
+            "raise it (ulimit -Hn, or LimitNOFILE= of the unit that starts this), or set fewer 'slots'"
+        )

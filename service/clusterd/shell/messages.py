@@ -353,6 +353,14 @@ PORT_SHARED = Message(
     "A program that does not belong to @CLUSTERD_APP@ has the same address open with SO_REUSEPORT. The kernel gives it "
     "a part of the connections, or all of them. Stop the program, or change listen in one of the two.",
 )
+UNDELEGATED = Message(
+    "349567f1111249ac9a265e7cad68f65d",
+    Priority.WARNING,
+    "@CLUSTERD_APP@ has no cgroups of its own",
+    "Something keeps clusterd from giving each worker a cgroup: Delegate= in a drop-in of the unit, or a system "
+    "without cgroup version 2. It serves and reloads as ever; but processes that a worker leaves behind are found only "
+    "when the service stops, and a worker that was killed for want of memory is told as killed.",
+)
 
 MESSAGES: dict[str, Message] = {name: value for name, value in globals().items() if isinstance(value, Message)}
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import grp
 import os
+import pwd
 import traceback
 from types import TracebackType
 
@@ -25,8 +28,55 @@ def one_line(text: str, limit: int = 500) -> str:
 
 def describe(error: BaseException) -> str:
     """'ZeroDivisionError: division by zero', in one line."""
-    text = one_line(str(error), 300)
+    text = one_line(str(error), 300) + _denied(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _denied(error: BaseException) -> str:
+    """Whose it is that may not be opened, and by whom; '' where it is about nothing of the kind."""
+    if not isinstance(error, PermissionError) or error.errno != errno.EACCES or not isinstance(error.filename, str):
+        return ""
+    path = os.path.abspath(error.filename)
+    closed = next((parent for parent in _parents(path) if not os.access(parent, os.X_OK)), path)
+    try:
+        status = os.stat(closed)
+    except OSError:
+        return ""
+    told = f"{_name(status.st_uid)}:{_group(status.st_gid)}, mode {status.st_mode & 0o7777:04o}"
+    told = told if closed == path else f"'{closed}' is {told}"
+    told = f" ({told}; this process is {_name(os.geteuid())}:{_group(os.getegid())})"
+    if closed == path and _mode_allows(status):
+        told += ", which its mode allows to read: an ACL, SELinux, AppArmor or the unit's sandbox does not"
+    return told
+
+
+def _parents(path: str) -> list[str]:
+    """From the root down to the directory that `path` is in."""
+    parts = path.split("/")
+    return ["/".join(parts[:n]) or "/" for n in range(1, len(parts))]
+
+
+def _mode_allows(status: os.stat_result) -> bool:
+    """Whether the mode bits alone would let this process read it."""
+    if status.st_uid == os.geteuid():
+        return bool(status.st_mode & 0o400)
+    if status.st_gid in (os.getegid(), *os.getgroups()):
+        return bool(status.st_mode & 0o040)
+    return bool(status.st_mode & 0o004)
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
 
 
 def own_frames(filename: str) -> bool:
