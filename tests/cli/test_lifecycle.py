@@ -83,6 +83,16 @@ def test_start_that_systemd_cannot_make(site: Site, tools: Tools, kind: str, sho
     assert all(text.format("cluster@hello") in err for text in told), err
 
 
+def test_start_by_an_old_systemd(site: Site, tools: Tools) -> None:
+    """The version is the reason where the units cannot be understood."""
+    tools(
+        "systemctl", 'case "$1 $2" in start*) exit 1;; "show --property=Version") echo "Version=247 (247.3-7)";; esac'
+    )
+    site.write("hello")
+    status, _, err = site.run("start", "hello")
+    assert status == 1 and "hello did not start: systemd 247 is too old, 252 or newer is needed\n" in err
+
+
 def test_start_shows_its_own_journal(site: Site, tools: Tools) -> None:
     """Only what was said since this start is shown."""
     tools("systemctl", 'case "$1" in start) exit 1;; esac')

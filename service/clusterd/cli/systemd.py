@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 
 from clusterd.config.places import Place
 
+OLDEST = 252
+"""The first systemd that the units and the generator are made for, and tried on: Debian 12's."""
 PATIENCE = 10.0
 """Seconds for a call that starts and stops nothing."""
 JOURNAL_LINES = 15
@@ -69,6 +72,9 @@ class Systemd:
     def obstacle(self, name: str) -> tuple[str, str] | None:
         """Why systemd cannot start the units of an instance, whatever is in them, and what to type."""
         tool = " ".join(["systemctl", *self._options])
+        version = re.match(r"Version=(\d+)", self.systemctl("show", "--property=Version")[1])
+        if version and int(version[1]) < OLDEST:
+            return f"systemd {version[1]} is too old, {OLDEST} or newer is needed", "Debian 12 has it"
         states = {unit: self.show(unit, *_LOADING) for unit in (service(name), socket(name))}
         for unit, found in states.items():
             if found.get("LoadState") == "masked":
