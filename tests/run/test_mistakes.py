@@ -41,6 +41,7 @@ SOURCES: dict[str, str] = {
 SETTINGS: dict[str, tuple[str, str, str]] = {
     "A module of another name": ("hello:app", "helo:app", APP),
     "An engine of the other kind": ("app =", 'engine = "waitress"\napp =', APP),
+    "An engine that is not installed": ("app =", 'engine = "granian"\napp =', APP),
     "A factory that is none": ("hello:app", "hello:GREETING()", APP),
     "A health path that the application does not have": (
         "[reload]",
@@ -65,6 +66,7 @@ COMMANDS: dict[str, list[str]] = {
     "A script that is not executable": ["./serve.sh"],
     "A script without its first line": ["./plain.sh"],
     "A script of an interpreter that is not there": ["./node.sh"],
+    "A script with the line ends of Windows": ["./windows.sh"],
     "A command that goes into the background": ["/bin/true"],
     "A command that opens its port itself": [
         "/usr/bin/python3",
@@ -93,6 +95,7 @@ def serving() -> Iterator[Foreground]:
         for name, text, mode in (
             ("serve.sh", "#!/bin/sh\n", 0o644),
             ("plain.sh", "exec node\n", 0o755),
+            ("windows.sh", "#!/bin/sh\r\nexec node server.js\r\n", 0o755),
             ("node.sh", "#!/nonexistent/node\n", 0o755),
         ):
             (run.directory / name).write_text(text)
@@ -110,6 +113,8 @@ def make(run: Foreground, title: str) -> None:
         text = text.replace(f'python = "{sys.executable}"\n', "")
     old, new, source = SETTINGS.get(title, ("", "", SOURCES.get(title, APP)))
     text = text.replace(old, new, 1)
+    if "not installed" in title and title in SETTINGS:
+        text = text.replace(sys.executable, "/usr/bin/python3")
     if title in LATE:
         text = text.replace('ready-timeout = "20s"', 'ready-timeout = "10s"')
     file.write_text(text)

@@ -119,11 +119,19 @@ def perform(instance: Instance, method: str, parameters: dict[str, Any], *, quie
 
 
 def first_status(instance: Instance) -> dict[str, Any]:
-    """The status, by the next master where one goes away over the question: nothing has been asked of it yet."""
+    """The status, by the next master where one goes away over the question: nothing has been asked of it yet.
+
+    {} for who may not ask: what he may not do besides is told when he asks for it.
+    """
     try:
-        return control.status(instance, patience=AWAITED)
-    except control.Lost:
-        return control.status(instance, patience=AWAITED)
+        try:
+            return control.status(instance, patience=AWAITED)
+        except control.Lost:
+            return control.status(instance, patience=AWAITED)
+    except CommandError as e:
+        if e.exit_code != Exit.NOT_ALLOWED:
+            raise
+        return {}
 
 
 def number(status: dict[str, Any]) -> int:

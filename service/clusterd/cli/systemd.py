@@ -15,6 +15,8 @@ OLDEST = 252
 PATIENCE = 10.0
 """Seconds for a call that starts and stops nothing."""
 JOURNAL_LINES = 15
+GENERATED = "/50-clusterd.conf"
+"""The generator's drop-in, which nobody edits."""
 _LOADING = ("LoadState", "LoadError", "ActiveState", "DropInPaths", "FragmentPath")
 
 
@@ -81,7 +83,8 @@ class Systemd:
                 return f"{unit} is masked", f"{tool} unmask {unit}"
             if found.get("LoadState") in ("bad-setting", "error"):
                 why = found.get("LoadError", "").partition(" ")[2].strip('"') or found["LoadState"]
-                written = found.get("DropInPaths") or found.get("FragmentPath", "")
+                drop_ins = [path for path in found.get("DropInPaths", "").split() if not path.endswith(GENERATED)]
+                written = ", ".join(drop_ins) or found.get("FragmentPath", "")
                 return f"systemd cannot use {unit}: {why}", f"look at {written}; systemd-analyze verify {unit}"
         if states[service(name)].get("ActiveState") == "active" != states[socket(name)].get("ActiveState"):
             both = f"{socket(name)} {service(name)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import fcntl
 import hashlib
 import json
@@ -81,6 +82,10 @@ def _without_sockets(name: str, error: listeners.ListenError, place: Place) -> s
     """Why systemd has passed no sockets, and what to do: mostly it is the file, of which none could be made."""
     from clusterd.config.load import Invalid, load_among
 
+    if not os.path.exists(place.file(name)):
+        known = [path.stem for path in Path(place.configuration).glob("*.toml")]
+        like = "".join(f", did you mean '{other}'?" for other in difflib.get_close_matches(name, known, 1))
+        return f"there is no '{place.file(name)}'{like}: '{place.tool('clusterd')} list' names what there is"
     try:
         settings = load_among(place.file(name), place=place)
     except Invalid as e:

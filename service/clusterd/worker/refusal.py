@@ -38,6 +38,8 @@ def _denied(error: BaseException) -> str:
         return ""
     path = os.path.abspath(error.filename)
     closed = next((parent for parent in _parents(path) if not os.access(parent, os.X_OK)), path)
+    if not os.path.lexists(closed):  # it was to be made
+        closed = os.path.dirname(closed)
     try:
         status = os.stat(closed)
     except OSError:
@@ -45,8 +47,8 @@ def _denied(error: BaseException) -> str:
     told = f"{_name(status.st_uid)}:{_group(status.st_gid)}, mode {status.st_mode & 0o7777:04o}"
     told = told if closed == path else f"'{closed}' is {told}"
     told = f" ({told}; this process is {_name(os.geteuid())}:{_group(os.getegid())})"
-    if closed == path and _mode_allows(status):
-        told += ", which its mode allows to read: an ACL, SELinux, AppArmor or the unit's sandbox does not"
+    if _mode_allows(status) and not os.access(closed, os.R_OK):
+        return f"{told}: its mode would let it be read, an ACL, SELinux, AppArmor or the unit's sandbox does not"
     return told
 
 

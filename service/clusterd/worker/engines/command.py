@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import fcntl
@@ -50,6 +51,8 @@ def _check(path: str, name: str) -> str:
     if not os.path.exists(path):
         raise Refusal(f"command '{name}' does not exist (working directory '{os.getcwd()}')")
     if not os.access(path, os.X_OK):
+        if os.stat(path).st_mode & 0o111 and os.statvfs(path).f_flag & os.ST_NOEXEC:
+            raise Refusal(f"command '{path}' is on a file system that is mounted noexec: nothing on it can be executed")
         raise Refusal(f"command '{path}' is not executable: chmod +x")
     return path
 
@@ -94,15 +97,22 @@ def run(boot: Boot, order: dict[str, Any], fds: list[int], exec_fd: int) -> int:
     except Refusal as e:
         reason = e.reason
     except OSError as e:
-        reason = f"command '{boot.command[0]}' cannot be run: {e.strerror}{_HINTS.get(e.errno or 0, '')}"
+        reason = f"command '{boot.command[0]}' cannot be run: {e.strerror}{_unrun(program, e.errno)}"
     os.write(exec_fd, reason.encode()[:4000])
     return 127
 
 
-_HINTS = {
-    errno.ENOEXEC: " (a script needs a first line like '#!/bin/sh')",
-    errno.ENOENT: " (the interpreter its first line names does not exist)",
-}
+def _unrun(program: str, number: int | None) -> str:
+    """What is wrong with a program that the kernel would not run."""
+    if number == errno.ENOEXEC:
+        return " (a script needs a first line like '#!/bin/sh')"
+    if number != errno.ENOENT:
+        return ""
+    with contextlib.suppress(OSError):
+        with open(program, "rb") as f:
+            if f.readline(256).endswith(b"\r\n"):
+                return " (its lines end as Windows ends them, and that is part of the interpreter's name: dos2unix)"
+    return " (the interpreter its first line names does not exist)"
 
 
 def _place(listeners: Sequence[int], exec_fd: int) -> int:
