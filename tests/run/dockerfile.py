@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests import output
 from tests.run.namespaces import children
 from tests.systemd.harness import cgroups, container, images
 
@@ -127,7 +128,7 @@ class Running:
         self.image = image
         self.tmp = f"mount -t tmpfs -o mode=1777 tmp {image.root}/tmp" if tmp else ":"
         self.cpus = cpus or ",".join(map(str, sorted(os.sched_getaffinity(0))))
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the rest
+        self.log = output.kept()
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Running:
@@ -198,8 +199,7 @@ class Running:
         return sum(line.split()[0] == "0" for line in lines)
 
     def said(self) -> str:
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")
+        return output.read(self.log)
 
     def __exit__(self, *_: object) -> None:
         assert self.process is not None

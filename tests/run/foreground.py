@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from clusterd.shell import client
+from tests import output
 
 T = TypeVar("T")
 
@@ -76,7 +77,7 @@ class Foreground:
         """[stop] drain-timeout."""
         self.deploy("hello")
         self.process: subprocess.Popen[bytes] | None = None
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the rest
+        self.log = output.kept()
         self.terminal = -1
 
     def __enter__(self) -> Foreground:
@@ -196,8 +197,7 @@ class Foreground:
 
     def said(self) -> str:
         """What it has printed, where it has no terminal."""
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")
+        return output.read(self.log)
 
 
 def descendants(pid: int) -> list[int]:

@@ -73,8 +73,8 @@ def test_orphans_are_reaped(run: PidOne) -> None:
     for _ in range(20):
         with ask(run, "/orphan") as client:
             assert client.recv(12) == b"HTTP/1.1 200"
+    run.wait_for("every orphan's line", lambda: run.said().count("orphan says hello") == 20)
     run.wait_for("the dead to be reaped", lambda: dead(run) == [])
-    assert run.said().count("orphan says hello") == 20
     assert "imported" in run.said() and "clusterd: " in run.said()
 
 

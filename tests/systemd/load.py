@@ -12,13 +12,13 @@ import json
 import re
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from tests import output
 from tests.systemd.harness.container import Container
 
 MOST_SECONDS = 300
@@ -146,7 +146,7 @@ def probe(machine: Container, port: int, path: str = "/", *, rate: float = 20.0)
 @contextlib.contextmanager
 def _running(machine: Container, argv: Sequence[str], connections: int, result: Result) -> Iterator[None]:
     before = _tcp(machine)
-    with tempfile.TemporaryFile("w+") as said:
+    with output.kept() as said:
         process = subprocess.Popen(
             machine.host_argv(argv),
             stdin=subprocess.DEVNULL,
@@ -158,13 +158,13 @@ def _running(machine: Container, argv: Sequence[str], connections: int, result: 
             _wait_for_flow(machine, process, argv[0], before, connections, said)
             yield
             if process.poll() is not None:
-                raise LoadError(f"{argv[0]} ended before the block did:\n{_all(said)}")
+                raise LoadError(f"{argv[0]} ended before the block did:\n{output.read(said)}")
             process.send_signal(signal.SIGINT)
             process.wait(30)
         finally:
             process.kill()
             process.wait()
-            result.text = _all(said)
+            result.text = output.read(said)
 
 
 def _wait_for_flow(
@@ -173,7 +173,7 @@ def _wait_for_flow(
     tool: str,
     before: dict[str, int],
     connections: int,
-    said: IO[str],
+    said: IO[bytes],
 ) -> None:
     """Until every connection has been opened and answered some, by the kernel's count of this network."""
     end = time.monotonic() + 30
@@ -183,7 +183,7 @@ def _wait_for_flow(
         if opened >= connections and segments >= 8 * connections:
             return
         if process.poll() is not None or time.monotonic() > end:
-            raise LoadError(f"{tool} does not flow ({opened} connections, {segments} segments):\n{_all(said)}")
+            raise LoadError(f"{tool} does not flow ({opened} connections, {segments} segments):\n{output.read(said)}")
         time.sleep(0.02)
 
 
@@ -191,11 +191,6 @@ def _tcp(machine: Container) -> dict[str, int]:
     lines = Path(f"/proc/{machine.leader}/net/snmp").read_text().splitlines()
     names, values = (line.split()[1:] for line in lines if line.startswith("Tcp:"))
     return dict(zip(names, map(int, values), strict=True))
-
-
-def _all(file: IO[str]) -> str:
-    file.seek(0)
-    return file.read()
 
 
 def _number(pattern: str, result: Result, default: int | None = None) -> int:

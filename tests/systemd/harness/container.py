@@ -13,12 +13,12 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests import output
 from tests.systemd.harness import cgroups, images
 
 T = TypeVar("T")
@@ -255,7 +255,7 @@ def boot(
         root = mountpoint / "root"
         if debs:
             _install(guard, root, debs)
-        log = stack.enter_context(tempfile.TemporaryFile())
+        log = stack.enter_context(output.kept())
         container = Container(name, release, lambda: _start(name, guard, root, places, log))
         stack.callback(container.end)
         container.power_on()
@@ -324,9 +324,8 @@ def _leader(name: str, nspawn: subprocess.Popen[bytes], notify: socket.socket, l
         while True:
             readable, _, _ = select.select([notify, death], [], [], max(0.0, end - time.monotonic()))
             if notify not in readable:
-                log.seek(0)
                 what = "ended" if death in readable else f"was not up in {BOOT_SECONDS} s"
-                raise ContainerError(f"{name}: the machine {what}:\n{log.read()[-4000:].decode(errors='replace')}")
+                raise ContainerError(f"{name}: the machine {what}:\n{output.read(log)[-4000:]}")
             for line in notify.recv(4096).decode().splitlines():
                 key, _, value = line.partition("=")
                 if key == "X_NSPAWN_LEADER_PID":
