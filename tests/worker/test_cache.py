@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from caches import Server, cache, server, together
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusterd.worker.caching import Cache, CacheError, CacheValueError
@@ -34,7 +34,7 @@ def running() -> Iterator[Server]:
         yield made
 
 
-@pytest.fixture(params=["embedded", "unix", "tcp"])
+@pytest.fixture(params=["embedded", "unix", pytest.param("tcp", marks=pytest.mark.proof)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A directory or a URL, of an empty cache."""
     if request.param == "embedded":
@@ -68,6 +68,7 @@ JSON: Any = st.recursive(
 KEYS = st.sampled_from(["a", "b", "ö/%s\0"])
 STEPS = st.one_of(
     st.tuples(st.just("set"), KEYS, JSON | st.binary() | st.integers(-(1 << 63), (1 << 63) - 1)),
+    st.tuples(st.just("add"), KEYS, JSON | st.binary()),
     st.tuples(st.just("get"), KEYS, st.none()),
     st.tuples(st.just("delete"), KEYS, st.none()),
     st.tuples(st.just("incr"), KEYS, st.integers(-5, 5) | st.just((1 << 63) - 1)),
@@ -84,6 +85,10 @@ class Model:
         if what == "set":
             self.values[key] = given
             return None
+        if what == "add":
+            new = key not in self.values
+            self.values.setdefault(key, given)
+            return new
         if what == "delete":
             return self.values.pop(key, self) is not self
         if what == "get":
@@ -97,7 +102,7 @@ class Model:
 
 def step(shared: Cache, what: str, key: str, given: Any) -> Any:
     try:
-        return getattr(shared, what)(*([key] if given is None and what != "set" else [key, given]))
+        return getattr(shared, what)(*([key] if given is None and what not in ("set", "add") else [key, given]))
     except CacheValueError:
         return CacheValueError
 
@@ -106,6 +111,7 @@ def test_is_a_dictionary(place: str) -> None:
     """Whatever is done one after the other gives what a dictionary gives; incr takes integers of 64 bits alone."""
     shared = cache(place)
 
+    @settings(max_examples=50)
     @given(st.lists(STEPS, max_size=12))
     def holds(steps: list[tuple[str, str, Any]]) -> None:
         for key in ("a", "b", "ö/%s\0"):
@@ -122,10 +128,18 @@ def test_times(shared: Cache) -> None:
     """A value goes when its time is over; an incr gives a time to a new key only, and a set takes a new one."""
     shared.set("short", 1, ttl="30ms")
     shared.set("long", 1, ttl="1h")
-    assert [shared.incr("count", ttl=0.03), shared.incr("count", ttl=3600)] == [1, 2]
+    assert [shared.add("once", 1, ttl="30ms"), shared.add("long", 2, ttl="1ms")] == [True, False]
+    while True:
+        begun = time.monotonic()
+        counted = [shared.incr("count", ttl=0.03), shared.incr("count", ttl=3600)]
+        if time.monotonic() - begun < 0.03:
+            break
+        shared.delete("count")
+    assert counted == [1, 2]
     end = time.monotonic() + 10
-    while shared.get("short") is not None or shared.get("count") is not None:
+    while any(shared.get(key) is not None for key in ("short", "once", "count")):
         assert time.monotonic() < end
+    assert shared.add("once", 2)
     assert shared.get("long") == 1
     assert not shared.delete("short")
     assert shared.incr("count") == 1
@@ -169,16 +183,19 @@ def test_units() -> None:
 
 
 def test_incr_in_processes(place: str) -> None:
-    """Eight processes count to the exact sum, and what was open before the forks is open in the parent still."""
+    """Eight processes count to the exact sum, one of those that add a key has added it, and what was open before the
+    forks is open in the parent still."""
     shared = cache(place)
     shared.set("count", 0)
 
     def work(number: int) -> None:
-        for _ in range(200):
+        for turn in range(50):
             shared.incr("count")
+            if shared.add(f"turn{turn}", number):
+                shared.incr("added")
 
     assert together(8, work) == [0] * 8
-    assert shared.get("count") == 1600
+    assert (shared.get("count"), shared.get("added")) == (400, 50)
 
 
 def test_computed_once(place: str, tmp_path: Path) -> None:
@@ -233,7 +250,7 @@ def test_computed_by_the_next(place: str) -> None:
 
 def test_computing_process_dies(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The death of who computes frees those who wait, long before their own limit."""
-    monkeypatch.setattr("clusterd.worker.caching.redis.LEASE", 0.5)
+    monkeypatch.setattr("clusterd.worker.caching.redis.LEASE", 0.2)
     shared = cache(place)
     entered, tell = os.pipe()
     if (pid := os.fork()) == 0:
@@ -282,6 +299,7 @@ def test_in_coroutines(place: str) -> None:
         assert await shared.aget("none", 7) == 7
         assert [await shared.aincr("n"), await shared.aincr("n", 4)] == [1, 5]
         assert [await shared.adelete("n"), await shared.adelete("n")] == [True, False]
+        assert [await shared.aadd("n", 1), await shared.aadd("n", 2), await shared.aget("n")] == [True, False, 1]
         asked = [asyncio.ensure_future(shared.aget_or_compute("slow", "1min", slow)) for _ in range(5)]
         await asyncio.sleep(0)
         others.set()  # reached only because those who wait let the loop run
@@ -297,7 +315,7 @@ def test_in_coroutines(place: str) -> None:
 def test_killed_while_writing(tmp_path: Path) -> None:
     """Processes killed in the middle of writes leave a cache that is whole, and locked by nobody."""
     shared = cache(str(tmp_path))
-    for _ in range(10):
+    for _ in range(5):
         begun, tell = os.pipe()
         if (pid := os.fork()) == 0:
             for number in range(1 << 30):
@@ -371,28 +389,34 @@ def test_redis_goes_and_comes() -> None:
         assert shared.get("a") == 2
 
 
-def test_redis_hangs(running: Server) -> None:
-    """A Redis that does not answer costs a bounded time, and a task of the loop nothing."""
+def test_redis_hangs(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis that does not answer costs a bounded time, and the other tasks of an event loop nothing."""
     assert running.process is not None
-    shared = cache(running.urls["unix"])
-    shared.set("a", 1)
+    pid = running.process.pid
 
-    async def main() -> int:
+    def patient(seconds: float) -> Cache:
+        monkeypatch.setattr("clusterd.worker.caching.redis.TIMEOUT", seconds)
+        made = cache(running.urls["unix"])
+        assert made._store.remote
+        return made
+
+    async def main() -> None:
         asked = asyncio.ensure_future(shared.aget("a"))
-        turns = 0
-        while not asked.done():
-            turns += 1
+        for _ in range(10):
             await asyncio.sleep(0.001)
-        with pytest.raises(CacheError):
-            asked.result()
-        return turns
+        assert not asked.done()
+        os.kill(pid, signal.SIGCONT)
+        assert await asked == 1
 
-    os.kill(running.process.pid, signal.SIGSTOP)
+    shared = patient(60)
+    shared.set("a", 1)
+    os.kill(pid, signal.SIGSTOP)
     try:
-        assert asyncio.run(main()) > 10
+        with pytest.raises(CacheError, match="does not answer"):
+            patient(0.05).get("a")
+        asyncio.run(main())
     finally:
-        os.kill(running.process.pid, signal.SIGCONT)
-    assert shared.get("a") == 1
+        os.kill(pid, signal.SIGCONT)
 
 
 def test_redacted() -> None:

@@ -38,6 +38,10 @@ class Cache:
     def set(self, key: str, value: Any, ttl: float | str | None = None) -> None:
         self._store.set(values.check_key(key), values.pack(value), values.seconds(ttl))
 
+    def add(self, key: str, value: Any, ttl: float | str | None = None) -> bool:
+        """Set it if it is not there, atomically, and say whether it was set: one of many callers hears True."""
+        return self._store.add(values.check_key(key), values.pack(value), values.seconds(ttl))
+
     def delete(self, key: str) -> bool:
         """Whether it was there."""
         return self._store.delete(values.check_key(key))
@@ -85,6 +89,9 @@ class Cache:
 
     async def aset(self, key: str, value: Any, ttl: float | str | None = None) -> None:
         await self._call(self._store.set, values.check_key(key), values.pack(value), values.seconds(ttl))
+
+    async def aadd(self, key: str, value: Any, ttl: float | str | None = None) -> bool:
+        return await self._call(self._store.add, values.check_key(key), values.pack(value), values.seconds(ttl))
 
     async def adelete(self, key: str) -> bool:
         return await self._call(self._store.delete, values.check_key(key))

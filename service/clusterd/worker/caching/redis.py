@@ -53,6 +53,10 @@ class Redis:
         with self._errors():
             self._client.set(self._prefix + key, packed, px=_milliseconds(ttl))
 
+    def add(self, key: str, packed: bytes, ttl: float | None, *, patient: bool = True) -> bool:
+        with self._errors():
+            return bool(self._client.set(self._prefix + key, packed, nx=True, px=_milliseconds(ttl)))
+
     def delete(self, key: str, *, patient: bool = True) -> bool:
         with self._errors():
             return bool(self._client.delete(self._prefix + key))

@@ -30,6 +30,9 @@ class Store(Protocol):
 
     def set(self, key: str, packed: bytes, ttl: float | None, *, patient: bool = True) -> None: ...
 
+    def add(self, key: str, packed: bytes, ttl: float | None, *, patient: bool = True) -> bool:
+        """Atomic. Whether it was not there; otherwise it stays as it is."""
+
     def delete(self, key: str, *, patient: bool = True) -> bool:
         """Whether it was there."""
 
