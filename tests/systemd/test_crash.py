@@ -216,8 +216,10 @@ def degraded(instance: Instance) -> None:
     instance.start()
     instance.write("hello.py", "raise RuntimeError('gone')\n")
     (generation,) = instance.status()["generations"]
-    both = generation["zygote"], generation["twin"]
-    kill(instance, *both, signal="STOP")  # or the one makes another twin before it is killed too
+    # Stopped, or the one makes another twin before it is killed too; the twin first, for when the zygote, which leads
+    # its session, dies, the kernel continues its stopped children.
+    both = generation["twin"], generation["zygote"]
+    kill(instance, *both, signal="STOP")
     kill(instance, *both)
     instance.machine.wait_for("a failed boot", lambda: instance.status()["state"] == "degraded")
     kill(instance, *instance.workers().values())
