@@ -15,6 +15,7 @@ PACKAGE = SERVICE / "clusterd"
 LAYERS: dict[str, frozenset[str]] = {
     "core": frozenset(),
     "balance": frozenset(),
+    "bus": frozenset(),
     "worker": frozenset(),
     "config": frozenset({"worker.abilities", "worker.reference"}),
     "shell": frozenset({"worker.wire", "balance"}),
@@ -30,7 +31,10 @@ LAYERS: dict[str, frozenset[str]] = {
 }
 """What of clusterd each layer may import besides itself."""
 
-PURE = {"core": "dataclasses enum typing collections __future__ functools itertools json math operator"}
+PURE = {
+    "core": "dataclasses enum typing collections __future__ functools itertools json math operator",
+    "bus": "dataclasses typing collections __future__ json struct zlib",
+}
 """Of the standard library, for the layers that take no time, file or log from anywhere."""
 
 OUTSIDE = {"cli": frozenset({"click", "rich"}), "shell": frozenset({"systemd", "sdnotify"})}
