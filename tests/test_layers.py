@@ -15,7 +15,7 @@ PACKAGE = SERVICE / "clusterd"
 LAYERS: dict[str, frozenset[str]] = {
     "core": frozenset(),
     "balance": frozenset(),
-    "bus": frozenset(),
+    "bus": frozenset({"worker.frames", "worker.topics"}),
     "worker": frozenset(),
     "config": frozenset({"worker.abilities", "worker.reference"}),
     "shell": frozenset({"worker.wire", "balance"}),
@@ -23,7 +23,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "keeper": frozenset({"worker.wire", "shell"}),
     "usher": frozenset({"worker.wire", "shell"}),
     "drain": frozenset({"worker.wire", "shell", "config"}),
-    "master": frozenset({"core", "balance", "config", "shell", "worker.wire", "keeper", "usher"}),
+    "master": frozenset({"core", "balance", "bus", "config", "shell", "worker.wire", "worker.frames", "keeper", "usher"}),
     "discovery": frozenset({"config"}),
     "cli": frozenset({"discovery", "config", "shell", "worker.wire", "worker.tls", "master"}),
     "__main__": frozenset({"cli", "master", "keeper", "usher", "drain"}),

@@ -87,6 +87,7 @@ def test_a_slow_reader_learns_what_it_missed() -> None:
     queue = Queue(limit=10)
     assert [queue.offer(m) for m in (b"12345", b"12345", b"x", b"y")] == [False, False, True, False]
     assert queue.take() == b"12345"
-    assert queue.offer(b"z") is False
-    assert [queue.take() for _ in range(4)] == [b"12345", 2, b"z", None]
-    assert (queue.size, queue.lost) == (0, 2)
+    assert [queue.offer(m) for m in (b"z", b"123456")] == [False, False]
+    assert [queue.take() for _ in range(5)] == [b"12345", 2, b"z", 1, None]
+    assert (queue.size, queue.lost) == (0, 3)
+    assert [queue.offer(m) for m in (b"123456", b"123456")] == [False, True], "the next time is another episode"

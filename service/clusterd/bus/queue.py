@@ -12,27 +12,41 @@ class Queue:
     def __init__(self, limit: int = MAX_WAITING) -> None:
         self._limit = limit
         self._waiting: deque[bytes | int] = deque()  # a message, or how many were lost at this place
+        self._episode = False
         self.size = 0
         self.lost = 0
         """Since the queue began."""
 
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def room(self, size: int) -> bool:
+        """Whether a message of `size` bytes would be taken. An empty queue takes any."""
+        return not self._waiting or self.size + size <= self._limit
+
     def offer(self, message: bytes) -> bool:
-        """Whether this drop begins an episode: the moment to journal it, once."""
-        if self.size + len(message) <= self._limit:
-            self._waiting.append(message)
-            self.size += len(message)
+        """Whether this drop begins an episode, which ends when the reader has read everything: to be told once."""
+        if self.room(len(message)):
+            self.put(message)
             return False
         self.lost += 1
-        last = self._waiting[-1] if self._waiting else None
+        last = self._waiting[-1]
         if isinstance(last, int):
             self._waiting[-1] = last + 1
-            return False
-        self._waiting.append(1)
-        return True
+        else:
+            self._waiting.append(1)
+        began, self._episode = not self._episode, True
+        return began
+
+    def put(self, message: bytes) -> None:
+        """Take it whatever waits already: for what is bounded elsewhere."""
+        self._waiting.append(message)
+        self.size += len(message)
 
     def take(self) -> bytes | int | None:
         """The next message; or a number: so many were lost here; None: nothing waits."""
         if not self._waiting:
+            self._episode = False
             return None
         found = self._waiting.popleft()
         if isinstance(found, bytes):

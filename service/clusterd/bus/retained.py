@@ -22,8 +22,11 @@ _MAGIC = b"clusterd"
 MAX_KEYS = 1024
 MAX_KEY = 128
 """Bytes of a key in UTF-8."""
-MAX_TOTAL = 16 << 20
-"""Bytes of all keys and values together."""
+MAX_TOTAL = (16 << 20) - (64 << 10)
+"""Bytes of all keys and values together: a value is one message to each worker."""
+HALF = MAX_TOTAL + (64 << 10)
+"""Bytes of one half that holds as much."""
+_SLACK = 64 << 10
 
 Write = tuple[int, bytes]
 """(offset, bytes), to be written in the order given."""
@@ -38,6 +41,8 @@ class Value:
     version: int
     raw: str
     """JSON, as the publisher sent it."""
+    size: int
+    """Bytes of key and value in a record."""
 
 
 def _body(key: str, raw: str) -> bytes:
@@ -59,29 +64,34 @@ def _header(epoch: int) -> bytes:
 class Table:
     """The last value of each key. `publish` gives the writes that keep it; nothing here performs them."""
 
-    def __init__(self, half: int, *, keys: int = MAX_KEYS, total: int = MAX_TOTAL) -> None:
+    def __init__(self, half: int = HALF, *, keys: int = MAX_KEYS, total: int = MAX_TOTAL) -> None:
         """`half`: bytes of one half; it must hold everything that the bounds allow."""
         self._half, self._keys, self._total = half, keys, total
         self.values: dict[str, Value] = {}
         self.version = 0
+        self.size = 0
+        """Bytes of all keys and values, as records have them."""
         self._epoch = 0
         self._end = half  # as if full: the first publish begins a half
-
-    def size(self) -> int:
-        return sum(len(_body(key, value.raw)) for key, value in self.values.items())
 
     def publish(self, key: str, raw: str) -> list[Write]:
         """Take the value. Raises Full, having changed nothing."""
         body = _body(key, raw)
         self._check(key, body)
         self.version += 1
-        self.values[key] = Value(self.version, raw)
+        self._set(key, Value(self.version, raw, len(body)))
         record = _record(self._epoch, self.version, body)
-        if self._end + len(record) > self._half:
+        # Long before the half is full where little is retained: what was overwritten is memory that nobody reads.
+        if self._end + len(record) > min(self._half, _SLACK + 4 * self.size):
             return self._compacted()
         at = self._epoch % 2 * self._half + self._end
         self._end += len(record)
         return [(at, record)]
+
+    def _set(self, key: str, value: Value) -> None:
+        old = self.values.get(key)
+        self.size += value.size - (old.size if old else 0)
+        self.values[key] = value
 
     def _check(self, key: str, body: bytes) -> None:
         if not 0 < len(key.encode("utf-8", "surrogatepass")) <= MAX_KEY:
@@ -89,7 +99,7 @@ class Table:
         if key not in self.values and len(self.values) >= self._keys:
             raise Full(f"key '{key}': {self._keys} keys are retained already, which is the most")
         old = self.values.get(key)
-        total = self.size() - (len(_body(key, old.raw)) if old else 0) + len(body)
+        total = self.size - (old.size if old else 0) + len(body)
         most = min(self._total, self._half - _HEADER.size - _RECORD.size * self._keys)
         if total > most:
             raise Full(f"key '{key}': all values would be {total} bytes, at most {most}")
@@ -111,7 +121,7 @@ class Table:
         self._epoch = max(epochs)
         self._end = _HEADER.size
         for version, key, raw, end in _records(halves[self._epoch % 2], self._epoch):
-            self.values[key] = Value(version, raw)
+            self._set(key, Value(version, raw, len(_body(key, raw))))
             self.version = version
             self._end = end
 
