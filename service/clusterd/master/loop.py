@@ -73,7 +73,7 @@ class Master:
         self.workers = Workers(context, self.ledger)
         self.ushering = Ushering(context, self.ledger)
         status = Status(context, self.ledger, self.workers)
-        self.requests = Requests(context, self.ledger, source, self.telling, status, self.advance)
+        self.requests = Requests(context, self.ledger, source, self.telling, status, self.advance, self.workers.bus)
         self.performer = Performer(
             context, self.ledger, source, self.workers, self.ushering, self.telling, self.requests
         )
@@ -232,6 +232,8 @@ class Master:
         match kind:
             case "worker.channel":
                 self.workers.on_channel(number)
+            case "worker.bus":
+                self.workers.bus.on_ready(number)
             case "worker.pidfd":
                 self.workers.on_pidfd(number)
             case "worker.notify":

@@ -41,6 +41,8 @@ class Release:
     interface: str = ""
     engine: str = ""
     python: str = ""
+    bus: bool = False
+    """Its zygote, which may be an older clusterd's, hands a worker its bus."""
     reason: str = ""
     tls: dict[str, str] = field(default_factory=dict, repr=False)
     """Of [tls], the contents; {} without."""

@@ -16,6 +16,7 @@ from clusterd.config.load import Invalid
 from clusterd.core.actions import Finish, Outcome
 from clusterd.core.events import Asked, StopAsked
 from clusterd.core.model import Kind
+from clusterd.master.bus import Bus
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.receipts import Receipt
@@ -39,6 +40,7 @@ class Requests:
         telling: Telling,
         status: Callable[[], dict[str, Any]],
         advance: Callable[[], None],
+        bus: Bus,
     ) -> None:
         """`status` gives the reply to Status; `advance` lets the core take in what is in the queue, now."""
         self.context = context
@@ -47,6 +49,7 @@ class Requests:
         self.telling = telling
         self.status = status
         self.advance = advance
+        self.bus = bus
         self.callers: dict[int, Call] = {}
         self.stoppers: list[Call] = []
         self.control: Control | None = None
@@ -82,6 +85,7 @@ class Requests:
     def close(self) -> None:
         for call in self.callers.values():
             call.error("Stopping")
+        self.bus.close()
         for call in self.stoppers:
             call.reply(keeper=self.context.keeping.keeper)
         if self.control is not None:
@@ -106,6 +110,10 @@ class Requests:
                 )
             case "Rollback":
                 self._ask(call, Kind.ROLLBACK, None)
+            case "Send":
+                self.bus.send(call)
+            case "Listen":
+                self.bus.listen(call)
             case "Stop":
                 call.progress(keeper=self.context.keeping.keeper)
                 self.stoppers.append(call)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from clusterd.core.events import WorkerDraining, WorkerFailed, WorkerGone, WorkerReady, WorkerServing, WorkerUnborn
 from clusterd.core.model import NO_SLOT, Phase
-from clusterd.master import advising, hints
+from clusterd.master import advising, bus, hints
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.zygotes import Zygotes
@@ -62,6 +62,7 @@ class Workers:
         self.ledger = ledger
         self.bodies: dict[int, Body] = {}
         self.zygotes = Zygotes(context, ledger, self._on_zygote)
+        self.bus = bus.Bus(context)
         self.reports: dict[int, Message] = {}
         """What workers said at the end of their drain, until it is taken."""
         self.last_words: dict[int, str] = {}
@@ -101,9 +102,19 @@ class Workers:
             "listeners": kinds,
             "notify": path or None,
         }
-        asked = self.zygotes.fork(generation, order, [theirs.fileno(), output, *listeners])
+        given = [theirs.fileno(), output, *listeners]
+        heard: socket.socket | None = None
+        if release.bus:
+            mouth, heard = bus.pair()
+            c.keeping.keep(f"worker-{worker}.bus", mouth)
+            self.bus.join(worker, mouth)
+            order["bus"] = True
+            given.append(heard.fileno())
+        asked = self.zygotes.fork(generation, order, given)
         theirs.close()
         os.close(output)
+        if heard is not None:
+            heard.close()
         if not asked:
             self._unborn(worker, "there is no zygote to fork it")
 
@@ -160,11 +171,11 @@ class Workers:
         cluster, keeping = self.ledger.cluster, self.context.keeping
         self.zygotes.adopt()
         channels, pidfds = keeping.numbered("worker", "channel"), keeping.numbered("worker", "pidfd")
-        notify = keeping.numbered("worker", "notify")
-        for number in set(channels) | set(pidfds) | set(notify):
+        notify, buses = keeping.numbered("worker", "notify"), keeping.numbered("worker", "bus")
+        for number in set(channels) | set(pidfds) | set(notify) | set(buses):
             w = cluster.workers.get(number)
             if w is None:
-                keeping.drop(*(f"worker-{number}.{kind}" for kind in ("channel", "pidfd", "notify")))
+                keeping.drop(*(f"worker-{number}.{kind}" for kind in ("channel", "pidfd", "notify", "bus")))
                 continue
             settings = self.ledger.releases[w.generation].settings
             body = Body(number, w.generation, w.slot, command=bool(settings and settings.command), adopted=True)
@@ -173,6 +184,8 @@ class Workers:
                 self._take_channel(body, channels[number], kept=True)
             if number in notify:
                 self._take_notified(body, Notified.adopt(notify[number]), kept=True)
+            if number in buses:
+                self.bus.join(number, buses[number], adopted=True)
             if number in pidfds:
                 self._take_pidfd(body, pidfds[number], kept=True)
                 self._set_ready_timer(body)
@@ -241,6 +254,7 @@ class Workers:
         body.dead_since = time.monotonic()
         while body.wire is not None and body.wire.fileno() in self.context.poll and poll.readable(body.wire.fileno()):
             self.on_channel(worker)  # to the end, or the reason of a failure with a long traceback would be lost
+        self.bus.last_words(worker)
         self._bury(body)
 
     def tick(self, now: float) -> None:
@@ -395,6 +409,7 @@ class Workers:
             body.notified.sock.detach()
         if body.pidfd is not None:
             c.poll.unregister(body.pidfd)
+        self.bus.leave(body.id)
         c.keeping.drop(f"worker-{body.id}.channel", f"worker-{body.id}.notify", f"worker-{body.id}.pidfd")
         c.cgroups.kill(f"worker-{body.id}")  # what it left behind goes with it
         c.cgroups.remove(f"worker-{body.id}")

@@ -232,7 +232,7 @@ class Zygotes:
             release = self.ledger.releases[generation]
             release.mode, release.why = str(message["mode"]), [str(w) for w in message.get("why", [])]
             release.interface, release.engine = str(message.get("interface")), str(message.get("engine"))
-            release.python = str(message.get("python"))
+            release.python, release.bus = str(message.get("python")), message.get("bus") is True
             born = policy(release.settings, self.context.slots.total)
             self.context.events.append(ZygoteUp(generation, twinned=release.mode == "fork", policy=born))
         elif event == "failed":

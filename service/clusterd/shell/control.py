@@ -192,6 +192,11 @@ class Client:
     def fileno(self) -> int:
         return self._wire.fileno()
 
+    @property
+    def unread(self) -> int:
+        """Bytes of replies that wait until it reads."""
+        return self._wire.waiting
+
     def handle(self, events: int, now: float) -> list[Call]:
         """On an event: write what waits, and the calls that have come for the master to answer."""
         if self.closed:

@@ -30,11 +30,13 @@ METHODS: dict[str, Method] = {
     "Changes": Method(Rights.CHANGE, ("profile",)),
     "Reload": Method(Rights.CHANGE, ("environment", "overlay", "tls")),
     "Rollback": Method(Rights.CHANGE),
+    "Send": Method(Rights.CHANGE, ("topic", "data", "worker")),
+    "Listen": Method(Rights.CHANGE, ("topic",)),
     "Stop": Method(Rights.CHANGE),
     "Try": Method(Rights.CHANGE, ("environment", "overlay", "tls", "profile")),
 }
 
-TEXTS = frozenset({"profile"})
+TEXTS = frozenset({"profile", "topic", "data", "worker"})
 """Parameters that are a string."""
 
 ERRORS = ("Refused", "Returned", "Superseded", "Invalid", "RestartNeeded", "NotAllowed", "Stopping", "Busy")
@@ -142,6 +144,13 @@ type Change (
   text: string
 )
 
+type Said (
+  topic: string,
+  data: string,
+  from: ?int,
+  to: ?int
+)
+
 # What goes on now.
 method Status() -> (status: State)
 
@@ -162,6 +171,14 @@ method Rollback() -> (progress: ?Progress, receipt: ?Receipt)
 # `profile` as for Changes.
 method Try(environment: ?[string]string, overlay: ?[string]string, tls: ?[string]string, profile: ?string)
   -> (progress: ?Progress, report: ?Receipt)
+
+# Says `data`, which is JSON, to every worker that listens to `topic`, or to `worker` (a number) alone. `heard` is by
+# how many of them.
+method Send(topic: string, data: string, worker: ?string) -> (heard: int)
+
+# What is said under `topic`, until the caller leaves: only with "more". The first reply is empty, and says that what is
+# said from then on is heard. `lost` messages before this one were dropped, because the caller did not read.
+method Listen(topic: string) -> (message: ?Said, lost: ?int)
 
 # Drains everything and leaves. With "more" the first reply comes at once; the service is gone when the keeper is.
 method Stop() -> (keeper: int)

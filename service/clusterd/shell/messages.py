@@ -362,6 +362,21 @@ UNDELEGATED = Message(
     "when the service stops, and a worker that was killed for want of memory is told as killed.",
 )
 
+BUS_SLOW = Message(
+    "65839e58431d43b29241322e68224404",
+    Priority.WARNING,
+    "Worker @CLUSTERD_WORKER@ of @CLUSTERD_APP@ does not read its messages",
+    "Messages of other workers for worker @CLUSTERD_WORKER@ wait in the master, as many as may. Until it has read them "
+    "newer ones are dropped; the worker is told how many. Requests over HTTP are not affected.",
+)
+BUS_BROKEN = Message(
+    "310954dfd643442fae81220303089ca2",
+    Priority.ERROR,
+    "Worker @CLUSTERD_WORKER@ of @CLUSTERD_APP@ has lost its messages",
+    "Worker @CLUSTERD_WORKER@ wrote to its messages' channel what is not the protocol, and the channel was closed. The "
+    "worker serves on, and neither sends nor gets messages until it is replaced.",
+)
+
 MESSAGES: dict[str, Message] = {name: value for name, value in globals().items() if isinstance(value, Message)}
 
 

@@ -8,6 +8,17 @@
     worker.cache        what all its workers share: see caching/cache.py, or docs/messages-and-state.md
 
 Read-only. While the application is imported only `app` is known: that happens once, before there are workers.
+
+    await worker.broadcast(topic, data)         to every other worker
+    await worker.send(id, topic, data)          to one
+    await worker.request(id, topic, data)       and its answer
+    await worker.publish(key, value)            to all, and to those yet to be born: a retained value
+    worker.value(key)                           the last one
+    @worker.on(topic)                           has a function, plain or async, called with each worker.Message
+    async for ... in worker.messages(topic), worker.watch(key)
+    worker.sync.broadcast, send, request, publish: the same for WSGI and threads
+
+Errors are worker.MessageError and its kinds, worker.CacheError and its. See messaging/, or the same page.
 """
 
 from __future__ import annotations
@@ -19,6 +30,24 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .caching import Cache, CacheError, CacheValueError
+    from .messaging import HandlerFailed as HandlerFailed
+    from .messaging import Message as Message
+    from .messaging import MessageError as MessageError
+    from .messaging import Messages as Messages
+    from .messaging import MessageValueError as MessageValueError
+    from .messaging import NoHandler as NoHandler
+    from .messaging import RequestTimeout as RequestTimeout
+    from .messaging import Watch as Watch
+    from .messaging import WorkerGone as WorkerGone
+    from .messaging import broadcast as broadcast
+    from .messaging import messages as messages
+    from .messaging import on as on
+    from .messaging import publish as publish
+    from .messaging import request as request
+    from .messaging import send as send
+    from .messaging import sync as sync
+    from .messaging import value as value
+    from .messaging import watch as watch
 
     cache: Cache
 
@@ -32,6 +61,14 @@ slots: int
 def _number(name: str) -> int | None:
     value = os.environ.get(name, "")
     return int(value) if value.isascii() and value.isdigit() else None
+
+
+_MESSAGING = frozenset(
+    [
+        *("HandlerFailed", "Message", "MessageError", "MessageValueError", "Messages", "NoHandler", "RequestTimeout"),
+        *("Watch", "WorkerGone", "broadcast", "messages", "on", "publish", "request", "send", "sync", "value", "watch"),
+    ]
+)
 
 
 class _Worker(ModuleType):
@@ -57,7 +94,17 @@ class _Worker(ModuleType):
     def app(self) -> str | None:
         return os.environ.get("CLUSTERD_APP") or None
 
-    # Imported when asked for: an application without a cache pays nothing for it.
+    # Imported when asked for: an application without a cache, or messages, pays nothing for them.
+
+    def __getattr__(self, name: str) -> object:
+        if name not in _MESSAGING:
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        from . import messaging
+
+        return getattr(messaging, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *_MESSAGING})
 
     @property
     def cache(self) -> Cache:

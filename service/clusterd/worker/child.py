@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from . import logs, preparing, process
+from . import given, logs, preparing, process
 from .boot import Boot
 from .channel import Channel
 from .memfd import memfd, read_memfd
@@ -59,6 +59,8 @@ def _begin(boot: Boot, order: Message, fds: list[int]) -> Channel | None:
     _set_title(boot, order)
     process.set_oom_score(order.get("oom-score-adj"))
     channel = Channel(socket.socket(fileno=fds[0]))
+    if order.get("bus"):
+        given.bus = fds.pop()
     process.take_output(fds[1])
     if not channel.wait_for_go():
         return None
@@ -82,7 +84,11 @@ def _run(boot: Boot, prepared: preparing.Prepared, channel: Channel, order: Mess
     preparing.configure_logging(boot)
     sockets = process.sockets_from(listeners)
     channel.take_slot = functools.partial(_take_slot, boot, order, sockets)
+    given.asynchronous = prepared.interface == "asgi"
     try:
+        if (messaging := sys.modules.get("clusterd.worker.messaging")) is not None:
+            channel.awaits("the retained values")
+            messaging.begin()
         status = prepared.engine.run(sockets, channel)
     except Refusal as e:
         return _fail(channel, e)
@@ -118,6 +124,8 @@ def _fail(channel: Channel, refusal: Refusal) -> int:
 def _leave(channel: Channel) -> None:
     """Exit handlers run, as they would in a program of its own; other threads are not waited for."""
     channel.flush()
+    if (messaging := sys.modules.get("clusterd.worker.messaging")) is not None:
+        messaging.end()
     try:
         atexit._run_exitfuncs()
     except BaseException:

@@ -59,6 +59,11 @@ class Wire:
         """Whether bytes wait for the peer to read: poll for POLLOUT and call `flush`."""
         return bool(self._out)
 
+    @property
+    def waiting(self) -> int:
+        """How many bytes wait."""
+        return self._out_size
+
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Queue `message` and write what the socket takes. The descriptors may be closed when this returns.
 

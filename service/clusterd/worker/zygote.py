@@ -123,7 +123,8 @@ class Zygote:
 
     def _fork(self, message: Message, fds: list[int]) -> Birth | None:
         worker = message.get("worker")
-        if not isinstance(worker, int) or len(fds) < 1 + len(message.get("listeners", ())):
+        least = 1 + len(message.get("listeners", ())) + (1 if message.get("bus") else 0)
+        if not isinstance(worker, int) or len(fds) < least:
             self._close(fds)
             self.wire.send({"event": "fork-failed", "worker": worker, "reason": "the order to fork is incomplete"})
             return None
@@ -290,7 +291,7 @@ def _begin(script: str, fd: int) -> int:
             why = ["preload = false"]
     up = {
         "event": "up", "pid": os.getpid(), "mode": mode, "why": why, "interface": prepared.interface,
-        "engine": prepared.engine_name, "python": platform.python_version(),
+        "engine": prepared.engine_name, "python": platform.python_version(), "bus": True,
     }  # fmt: skip
     if mode == "spawn":
         _leave_application_behind(script, sock, message, up)

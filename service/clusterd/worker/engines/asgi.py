@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from typing import Any
 
@@ -39,6 +40,8 @@ class Lifespan:
         """Raises Refusal. An application that knows no lifespan is fine."""
         if self._task is not None:
             return
+        if (messaging := sys.modules.get("clusterd.worker.messaging")) is not None:
+            messaging.adopt(asyncio.get_running_loop())
         scope: Message = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}}
         if self._with_state:
             scope["state"] = self.state

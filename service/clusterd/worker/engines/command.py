@@ -71,8 +71,10 @@ def _similar(name: str, path: str) -> str:
 def run(boot: Boot, order: dict[str, Any], fds: list[int], exec_fd: int) -> int:
     """In the fork: become the program. Returns only when that failed, with the reason written to `exec_fd`.
 
-    `fds` are [channel, output, *listeners], or [output, *listeners] for a master that knows no "go" for commands.
+    `fds` are [channel, output, *listeners, bus], or without the first for a master that knows no "go" for commands, or
+    the last for one that has no bus.
     """
+    bus = fds.pop() if order.get("bus") else -1
     process.detach()
     process.set_oom_score(order.get("oom-score-adj"))
     names = [str(name) for name in order.get("listeners", ())]
@@ -90,7 +92,9 @@ def run(boot: Boot, order: dict[str, Any], fds: list[int], exec_fd: int) -> int:
         environment["NOTIFY_SOCKET"] = str(order["notify"])
     try:
         program = find(boot.command)
-        exec_fd = _place(listeners, exec_fd)
+        if bus >= 0:
+            environment["CLUSTERD_CHANNEL_FD"] = str(_FIRST + len(listeners))
+        exec_fd = _place(listeners, bus, exec_fd)
         process.flush_output()
         process.default_signals()
         os.execve(program, list(boot.command), environment)
@@ -115,11 +119,12 @@ def _unrun(program: str, number: int | None) -> str:
     return " (the interpreter its first line names does not exist)"
 
 
-def _place(listeners: Sequence[int], exec_fd: int) -> int:
-    """Put the listeners at 3 and up, inherited; all else keeps CLOEXEC. The new number of `exec_fd`."""
-    above = _FIRST + len(listeners)
+def _place(listeners: Sequence[int], bus: int, exec_fd: int) -> int:
+    """Put the listeners at 3 and up and the bus after them, inherited; all else keeps CLOEXEC. The new `exec_fd`."""
+    inherited = [*listeners, bus] if bus >= 0 else listeners
+    above = _FIRST + len(inherited)
     # Out of the way first: a listener's number may be one that another is to get.
-    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in listeners]
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in inherited]
     exec_fd = fcntl.fcntl(exec_fd, fcntl.F_DUPFD_CLOEXEC, above)
     for number, fd in enumerate(moved, _FIRST):
         os.dup2(fd, number, inheritable=True)

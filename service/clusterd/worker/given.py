@@ -1,0 +1,8 @@
+"""What this worker was given at its birth, for those who are imported after it, or never."""
+
+from __future__ import annotations
+
+bus: int | None = None
+"""Its end of the bus; None: it has none, or this is no worker."""
+asynchronous = False
+"""An event loop will run the application."""
