@@ -87,10 +87,10 @@ async def publish(key: str, value: Any) -> None:
     _ = hub.link
     number, future = hub.expect()
     try:
-        await _post(calls.publish(key, value, number))
+        await _post(hub.publishing(number, calls.publish(key, value, number)))
         await asyncio.wrap_future(future)
     finally:
-        hub.forget(number)
+        hub.published(number)
 
 
 def value(key: str, default: Any = None) -> Any:

@@ -36,6 +36,7 @@ class Hub:
         self._current = threading.Event()
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Future[Any]] = {}
+        self._publishes: dict[int, bytes] = {}
 
     # the connection
 
@@ -82,6 +83,9 @@ class Hub:
             for topic in sorted(wanted):
                 self._link.offer(frames.encode({"op": "on", "topic": topic}), force=True)
             self._link.offer(frames.encode({"op": "values"}), force=True)
+            # A master that died may have read them and done nothing: the same value once more does no harm.
+            for publish in self._publishes.values():
+                self._link.offer(publish, force=True)
 
     def _subscribe(self, op: str, topic: str) -> None:
         # Where there is no connection yet, its beginning says it.
@@ -138,6 +142,17 @@ class Hub:
             number = next(self._numbers)
             self._waiting[number] = future
         return number, future
+
+    def publishing(self, number: int, publish: bytes) -> bytes:
+        """`publish` is about to be sent, and again to another master, until it is answered."""
+        with self._lock:
+            self._publishes[number] = publish
+        return publish
+
+    def published(self, number: int) -> None:
+        with self._lock:
+            self._waiting.pop(number, None)
+            self._publishes.pop(number, None)
 
     def forget(self, number: int) -> None:
         """The answer is not waited for any more."""

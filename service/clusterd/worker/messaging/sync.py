@@ -40,10 +40,10 @@ def publish(key: str, value: Any) -> None:
     link = hub.link
     number, future = hub.expect()
     try:
-        link.post(calls.publish(key, value, number))
+        link.post(hub.publishing(number, calls.publish(key, value, number)))
         future.result()
     finally:
-        hub.forget(number)
+        hub.published(number)
 
 
 def _not_in_a_loop(what: str) -> None:
