@@ -23,7 +23,12 @@ LAYERS: dict[str, frozenset[str]] = {
     "keeper": frozenset({"worker.wire", "shell"}),
     "usher": frozenset({"worker.wire", "shell"}),
     "drain": frozenset({"worker.wire", "shell", "config"}),
-    "master": frozenset({"core", "balance", "bus", "config", "shell", "worker.wire", "worker.frames", "worker.topics", "keeper", "usher"}),
+    "master": frozenset(
+        {
+            *("core", "balance", "bus", "config", "shell", "keeper", "usher"),
+            *("worker.wire", "worker.frames", "worker.topics"),
+        }
+    ),
     "discovery": frozenset({"config"}),
     "cli": frozenset({"discovery", "config", "shell", "worker.wire", "worker.tls", "master"}),
     "__main__": frozenset({"cli", "master", "keeper", "usher", "drain"}),
