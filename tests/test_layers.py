@@ -30,7 +30,9 @@ LAYERS: dict[str, frozenset[str]] = {
         }
     ),
     "discovery": frozenset({"config"}),
-    "cli": frozenset({"discovery", "config", "shell", "worker.wire", "worker.tls", "master"}),
+    "cli": frozenset(
+        {"discovery", "config", "shell", "worker.wire", "worker.frames", "worker.topics", "worker.tls", "master"}
+    ),
     "__main__": frozenset({"cli", "master", "keeper", "usher", "drain"}),
     "__init__": frozenset(),
 }

@@ -38,8 +38,17 @@ bindkey '^X' done-typing
 def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files as installed; for zsh with its dump of all functions, which takes seconds to make."""
     made = tmp_path_factory.mktemp("completion")
+    service = made / "cgroup/system.slice/system-cluster.slice/cluster@hello.service"
+    own = made / f"cgroup/user.slice/user-{os.getuid()}.slice/user@{os.getuid()}.service/app.slice/app-cluster.slice"
+    for group in (
+        service / "worker-17",
+        service / "worker-18",
+        service / "zygote-1",
+        own / "cluster@shop.service/worker-3",
+    ):
+        group.mkdir(parents=True)
     for shell, name in {"bash": "clusterd", "zsh": "_clusterd", "fish": "clusterd.fish"}.items():
-        (made / name).write_text(script(shell))
+        (made / name).write_text(script(shell).replace("/sys/fs/cgroup", str(made / "cgroup")))
     (made / "clusterd.zshrc").write_text(f"fpath=({made} $fpath)\nDUMP={made}/.dump\n{ZSH}")
     return made
 
@@ -144,6 +153,14 @@ def test_values(offers: Offers) -> None:
     assert offers("clusterd --user start hello --profile pro") == ["production"]
     assert offers("clusterd --user reload shop --profile ") == ["none"]
     assert [each.rstrip("/") for each in offers("clusterd run --directory fol")] == ["folder"]
+
+
+def test_workers(offers: Offers) -> None:
+    """After --worker, the numbers of the application's workers: their cgroups have them, so nobody is asked."""
+    assert offers("clusterd send hello --worker ") == ["17", "18"]
+    assert offers("clusterd send hello topic --worker 18") == ["18"]
+    assert offers("clusterd --user send shop --worker ") == ["3"]
+    assert [each for each in offers("clusterd --user send nobody --worker ") if each] == []
 
 
 def test_files(offers: Offers) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from clusterd.shell import control
 from clusterd.shell.control import Peer
-from clusterd.shell.interface import Rights
+from clusterd.shell.interface import MAX_REQUEST, Rights
 from tests.shell.control_peers import Caller, Server
 from tests.shell.waiting import Spawn, line
 
@@ -114,12 +114,12 @@ def test_request_is_bounded(server: Server, caller: Caller) -> None:
     junk = b'{"method": "' + b"x" * 65536
     sent = 0
     with contextlib.suppress(OSError):
-        while sent < 2 * control.LIMIT:
+        while sent < 2 * MAX_REQUEST:
             try:
                 sent += caller.sock.send(junk)
             except BlockingIOError:
                 server.step()
-    assert caller.hung_up() and sent <= 2 * control.LIMIT
+    assert caller.hung_up() and sent <= 2 * MAX_REQUEST
 
 
 def test_replies_are_bounded(server: Server, caller: Caller) -> None:

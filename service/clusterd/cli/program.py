@@ -18,6 +18,7 @@ from clusterd.cli.lifecycle import start, stop
 from clusterd.cli.observe import list_command, status
 from clusterd.cli.run import run
 from clusterd.cli.schema import schema_command
+from clusterd.cli.talk import listen, send
 from clusterd.cli.version import version
 from clusterd.config.places import SYSTEM, of_user
 
@@ -81,6 +82,8 @@ for command in (
     try_command,
     start,
     stop,
+    send,
+    listen,
     schema_command,
     import_gunicorn,
     version,

@@ -19,7 +19,7 @@ from clusterd.shell import messages, poll
 from clusterd.shell.control import Call
 from clusterd.shell.values import Values
 from clusterd.worker import topics
-from clusterd.worker.frames import Frames, decode, encode, text
+from clusterd.worker.frames import Frames, encode, parse, text
 from clusterd.worker.wire import WireError
 
 VALUES = "values"
@@ -196,18 +196,17 @@ class Bus:
     def send(self, call: Call) -> None:
         """Send(topic, data, worker): docs/architecture.md."""
         topic, data, worker = (call.parameters.get(key) for key in ("topic", "data", "worker"))
-        value = decode(f'{{"data":{data}}}'.encode(errors="replace"))
+        compact = _compact(data)
         for key, right in (
             ("topic", topics.wrong(topic) is None),
-            ("data", isinstance(data, str) and value is not None and value.keys() == {"data"}),
+            ("data", compact is not None),
             ("worker", worker is None or (worker.isascii() and worker.isdigit())),
         ):
             if not right:
                 call.error("org.varlink.service.InvalidParameter", parameter=key)
                 return
-        assert value is not None and isinstance(topic, str)
+        assert compact is not None and isinstance(topic, str)
         to = int(worker) if worker is not None else None
-        compact = text(value["data"])
         heard = self.router.outside(topic, compact, to)
         self._pass_on()
         self._tell(topic, {"topic": topic, "data": compact, "from": None, **({} if to is None else {"to": to})})
@@ -239,6 +238,14 @@ class Bus:
         """The service is over: whoever listens is told so."""
         for one in self.listeners:
             one.call.error("Stopping")
+
+
+def _compact(data: object) -> str | None:
+    """JSON as it is passed on; None: it is not JSON."""
+    try:
+        return text(parse(data)) if isinstance(data, str) else None
+    except ValueError:
+        return None
 
 
 def pair() -> tuple[int, socket.socket]:

@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clusterd import __version__
-from clusterd.shell.interface import METHODS, NAME, SERVICE, SERVICE_TEXT, TEXT, TEXTS, Rights
+from clusterd.shell.interface import MAX_REQUEST, METHODS, NAME, SERVICE, SERVICE_TEXT, TEXT, TEXTS, Rights
 from clusterd.shell.poll import READ, WRITE, Poll
 from clusterd.worker.wire import Message, Wire, WireError
 
 GROUP = "clusterd"
-LIMIT = 1 << 20
-"""Bytes of a request."""
 MAX_REPLIES = 4 << 20
 """Bytes of replies a client may leave unread; one that leaves more is cut off."""
 MAX_CLIENTS = 64
@@ -187,7 +185,7 @@ class Client:
         self.since = now
         self.calls: deque[Call] = deque()
         self.closed = False
-        self._wire = _Plain(sock, limit=LIMIT, max_backlog=MAX_REPLIES)
+        self._wire = _Plain(sock, limit=MAX_REQUEST, max_backlog=MAX_REPLIES)
 
     def fileno(self) -> int:
         return self._wire.fileno()

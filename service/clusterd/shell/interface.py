@@ -25,6 +25,9 @@ class Method:
     parameters: tuple[str, ...] = ()
 
 
+MAX_REQUEST = 1 << 20
+"""Bytes of a request."""
+
 METHODS: dict[str, Method] = {
     "Status": Method(Rights.READ),
     "Changes": Method(Rights.CHANGE, ("profile",)),

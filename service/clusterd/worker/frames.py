@@ -32,10 +32,18 @@ class Frames:
 def decode(frame: bytes) -> dict[str, Any] | None:
     """The message; None for what is not a JSON object (NaN and Infinity are not JSON)."""
     try:
-        message = json.loads(frame, parse_constant=_refuse)
-    except (ValueError, RecursionError):
+        message = parse(frame)
+    except ValueError:
         return None
     return message if isinstance(message, dict) else None
+
+
+def parse(data: str | bytes) -> Any:
+    """Any JSON. Raises ValueError."""
+    try:
+        return json.loads(data, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def text(value: Any) -> str:

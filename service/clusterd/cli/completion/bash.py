@@ -14,6 +14,13 @@ _clusterd_profiles() {
     echo none
 }
 
+_clusterd_workers() {
+    local found
+    for found in /sys/fs/cgroup/{system.slice/*,user.slice/*/user@"$UID".service/*/*}/cluster@"$1".service/worker-*; do
+        [[ ! -d $found ]] || echo "${found##*-}"
+    done
+}
+
 _clusterd() {
     local current=${COMP_WORDS[COMP_CWORD]} directory=/etc/clusterd command='' name='' valued='' word kind words='' i
     COMPREPLY=()
@@ -43,6 +50,7 @@ _TAIL = """\
     fi
     case $kind in
         profile) words=$(_clusterd_profiles "$directory/${name:-?}.toml") ;;
+        worker) words=$(_clusterd_workers "${name:-?}") ;;
         instance | target)
             for word in "$directory"/*.toml; do
                 word=${word##*/}

@@ -60,6 +60,15 @@ function __clusterd_profiles
     echo none
 end
 
+function __clusterd_workers
+    set -l groups /sys/fs/cgroup
+    set -l service cluster@(__clusterd_typed)[3].service
+    set -l user (id -u)
+    for found in $groups/system.slice/*/$service/worker-* $groups/user.slice/*/user@$user.service/*/*/$service/worker-*
+        string replace -r '.*-' '' -- $found
+    end
+end
+
 complete -c clusterd -f
 """
 
@@ -69,6 +78,7 @@ _VALUES: dict[Kind, str] = {
     "target": "-F -r -a '(__clusterd_instances)'",
     "application": "-F -r",
     "profile": "-x -a '(__clusterd_profiles)'",
+    "worker": "-x -a '(__clusterd_workers)'",
     "file": "-F -r",
     "directory": "-x -a '(__fish_complete_directories)'",
 }

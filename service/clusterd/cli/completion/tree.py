@@ -10,11 +10,12 @@ import click
 
 from clusterd.cli.instances import InstanceType
 
-Kind = Literal["nothing", "instance", "target", "application", "profile", "file", "directory", "words"]
+Kind = Literal["nothing", "instance", "target", "application", "profile", "worker", "file", "directory", "words"]
 """What a value is. "target": an instance or a file; "application": a configuration file, or MODULE:OBJECT."""
 
 _BY_METAVAR: dict[str, Kind] = {
     "PROFILE": "profile",
+    "WORKER": "worker",
     "DIR": "directory",
     "PATH": "file",
     "FILE": "file",

@@ -32,6 +32,17 @@ _clusterd_profiles() {
     _describe -t profiles profile names
 }
 
+_clusterd_workers() {
+    local word groups=/sys/fs/cgroup
+    local -a found
+    for word in ${words[2,-1]}; do
+        found+=($groups/system.slice/*/cluster@$word.service/worker-*(N/:t)
+            $groups/user.slice/*/user@$UID.service/*/*/cluster@$word.service/worker-*(N/:t))
+    done
+    found=(${found#worker-})
+    _describe -t workers worker found
+}
+
 _clusterd() {
     local context state state_descr line directory=/etc/clusterd
     typeset -A opt_args
@@ -43,6 +54,7 @@ _ACTIONS: dict[Kind, str] = {
     "target": "instance or file:_clusterd_targets",
     "application": "application:_files -g '*.toml'",
     "profile": "profile:_clusterd_profiles",
+    "worker": "worker:_clusterd_workers",
     "file": "file:_files",
     "directory": "directory:_files -/",
 }
