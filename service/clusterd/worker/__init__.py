@@ -29,7 +29,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .caching import Cache, CacheError, CacheValueError
+    from .caching import Cache as Cache
+    from .caching import CacheError as CacheError
+    from .caching import CacheValueError as CacheValueError
     from .messaging import HandlerFailed as HandlerFailed
     from .messaging import Message as Message
     from .messaging import MessageError as MessageError
@@ -63,6 +65,7 @@ def _number(name: str) -> int | None:
     return int(value) if value.isascii() and value.isdigit() else None
 
 
+_OWN = frozenset(["CacheError", "CacheValueError", "app", "cache", "generation", "id", "slot", "slots"])
 _MESSAGING = frozenset(
     [
         *("HandlerFailed", "Message", "MessageError", "MessageValueError", "Messages", "NoHandler", "RequestTimeout"),
@@ -104,7 +107,7 @@ class _Worker(ModuleType):
         return getattr(messaging, name)
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *_MESSAGING})
+        return sorted(_OWN | _MESSAGING)
 
     @property
     def cache(self) -> Cache:

@@ -7,7 +7,7 @@ import inspect
 import itertools
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 from . import values
 from .store import Busy, Store
@@ -32,10 +32,12 @@ class Cache:
         self._made: Store | None = None
 
     def get(self, key: str, default: Any = None) -> Any:
+        """The value; `default` where there is none, or its time is over."""
         packed = self._store.get(values.check_key(key))
         return default if packed is None else values.unpack(packed)
 
     def set(self, key: str, value: Any, ttl: float | str | None = None) -> None:
+        """From when it returns, every worker gets `value`, for `ttl`."""
         self._store.set(values.check_key(key), values.pack(value), values.seconds(ttl))
 
     def add(self, key: str, value: Any, ttl: float | str | None = None) -> bool:
@@ -84,20 +86,34 @@ class Cache:
         return cast(T, values.unpack(packed))
 
     async def aget(self, key: str, default: Any = None) -> Any:
+        """As get."""
         packed = await self._call(self._store.get, values.check_key(key))
         return default if packed is None else values.unpack(packed)
 
     async def aset(self, key: str, value: Any, ttl: float | str | None = None) -> None:
+        """As set."""
         await self._call(self._store.set, values.check_key(key), values.pack(value), values.seconds(ttl))
 
     async def aadd(self, key: str, value: Any, ttl: float | str | None = None) -> bool:
         return await self._call(self._store.add, values.check_key(key), values.pack(value), values.seconds(ttl))
 
     async def adelete(self, key: str) -> bool:
+        """As delete."""
         return await self._call(self._store.delete, values.check_key(key))
 
     async def aincr(self, key: str, by: int = 1, ttl: float | str | None = None) -> int:
+        """As incr."""
         return await self._call(self._store.incr, values.check_key(key), values.amount(by), values.seconds(ttl))
+
+    @overload
+    async def aget_or_compute(
+        self, key: str, ttl: float | str | None, function: Callable[[], Awaitable[T]], *, lease: float | str = ...
+    ) -> T: ...
+
+    @overload
+    async def aget_or_compute(
+        self, key: str, ttl: float | str | None, function: Callable[[], T], *, lease: float | str = ...
+    ) -> T: ...
 
     async def aget_or_compute(
         self,
