@@ -29,7 +29,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_exist(page: Path) -> None:
     """Every `clusterd COMMAND` in a page is one."""
     for quoted in re.findall(r"`([^`\n]+)`|^ {4}(.+)$", page.read_text(), re.MULTILINE):
-        for word in re.findall(r"\bclusterd ([a-z]+(?:-[a-z]+)*)\b", "".join(quoted)):
+        for word in re.findall(r"(?<![/\w])clusterd ([a-z]+(?:-[a-z]+)*)\b", "".join(quoted)):
             assert word in clusterd.commands or word in HIDDEN | PROSE, f"{page.name}: clusterd {word}"
 
 

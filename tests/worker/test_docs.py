@@ -1,4 +1,4 @@
-"""The examples of docs/messages-and-state.md, those in files of their own that it quotes, and the public API's types."""
+"""The examples of docs/messages-and-state.md, the files that it quotes, and the types of the public API."""
 
 from __future__ import annotations
 
