@@ -8,6 +8,8 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.systemd.harness.instance import Instance
 
 TOML = """\
@@ -159,6 +161,32 @@ def test_credentials(instance: Instance) -> None:
         assert "s3cret" not in shown
     finally:
         machine.run(["rm", "-f", secret])
+
+
+COUNT = "import os\nfrom clusterd import worker\nresult = [os.getpid(), worker.cache.incr('n')]"
+
+
+@pytest.mark.once
+def test_cache(instance: Instance) -> None:
+    """A dynamic user's workers share the embedded cache, which nobody else can read, through a reload and the death of
+    the master; a restart empties it."""
+    machine, cache = instance.machine, f"/run/clusterd/{instance.name}/cache"
+    deploy(instance)
+    instance.configure(machine.read(instance.file).replace("workers = 1", "workers = 2"))
+    instance.start()
+    told = [ask(instance, "python", COUNT)]
+    machine.wait_for(
+        "both workers", lambda: told.append(ask(instance, "python", COUNT)) or len({pid for pid, _ in told}) == 2
+    )
+    assert [number for _, number in told] == list(range(1, len(told) + 1))
+    assert machine.run(["stat", "-c", "%a", cache]).stdout == "700\n"
+    machine.run(["kill", "-KILL", instance.show("MainPID")])
+    machine.wait_for("another master", lambda: instance.status()["master"]["starts"] == 2)
+    instance.reload()
+    pid, number = ask(instance, "python", COUNT)
+    assert number == len(told) + 1 and pid not in {pid for pid, _ in told}
+    machine.systemctl("restart", instance.service)
+    assert ask(instance, "python", COUNT)[1] == 1
 
 
 def test_limits(instance: Instance) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -78,6 +79,45 @@ def test_what_it_asks(app: Instance) -> None:
     assert ask(app, "python", ask_far) == 200
     status, said = ask(app, "run", "/bin/sh", "-c", "printf 'To: root\\n\\nx\\n' | /usr/sbin/sendmail root")
     assert status != 0 and "Permission denied" in said
+
+
+def test_cache_in_redis(app: Instance) -> None:
+    """worker.cache in Debian's own Redis: by its socket in /run/redis with `groups`, and over loopback with a password,
+    which is in environment-file or a credential and in no status, log or check. A wrong one is told without it."""
+    machine, name = app.machine, app.name
+    count = "from clusterd import worker\nresult = worker.cache.incr('n')"
+    secrets = (f"/etc/clusterd/{name}.env", f"/etc/clusterd/{name}.url")
+    machine.sh("printf 'unixsocket /run/redis/redis-server.sock\nunixsocketperm 770\n' >>/etc/redis/redis.conf")
+    machine.systemctl("restart", "redis-server")
+    try:
+        deploy(app, '[sandbox]\ngroups = ["redis"]\n', 'cache = "unix:///run/redis/redis-server.sock?db=0"\n')
+        app.start()
+        assert ask(app, "python", count) == 1
+        machine.run(["redis-cli", "config", "set", "requirepass", "s3cret"])
+        url = "redis://:s3cret@127.0.0.1:6379/0"
+        machine.write(secrets[0], f"REDIS_URL={url}\n", mode="0600")
+        deploy(app, "", f'cache = "$REDIS_URL"\nenvironment-file = "{secrets[0]}"\n')
+        machine.systemctl("restart", app.service)
+        assert ask(app, "python", count) == 2
+        machine.write(secrets[1], f"{url}\n", mode="0600")
+        deploy(app, f'[credentials]\nREDIS_URL = "{secrets[1]}"\n', 'cache = "$REDIS_URL"\n')
+        machine.systemctl("restart", app.service)
+        app.reload()
+        assert ask(app, "python", count) == 3
+        machine.write(secrets[1], f"{url.replace('s3cret', 'wrong-s3cret')}\n", mode="0600")
+        machine.systemctl("restart", app.service)
+        said = ask(app, "python", count)
+        assert "the cache 'redis://127.0.0.1:6379/0'" in said and "s3cret" not in said
+        shown = json.dumps(app.status()) + app.clusterd("check").stdout + "\n".join(app.messages())
+        assert "s3cret" not in shown
+        machine.write(secrets[1], "redis://:s3c/ret@127.0.0.1\n", mode="0600")
+        refused = machine.systemctl("restart", app.service, check=False)
+        assert refused.returncode != 0
+        machine.wait_for("the reason", lambda: "in its password / is %2F" in app.show("StatusText"))
+        assert "s3c" not in app.show("StatusText")
+    finally:
+        machine.run(["rm", "-f", *secrets])
+        machine.systemctl("stop", "redis-server")
 
 
 def test_browser(app: Instance) -> None:

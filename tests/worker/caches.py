@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from certificates import Pair
+
 from clusterd.worker.caching import Cache
 from clusterd.worker.caching.embedded import Embedded
 from clusterd.worker.caching.redis import Redis
@@ -18,16 +20,20 @@ from tests.lacking import lacking
 
 
 class Server:
-    """A redis-server on a UNIX socket and a loopback port, that keeps nothing on disk."""
+    """A redis-server on a UNIX socket and a loopback port, with TLS where it has a pair, that keeps nothing on disk."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, pair: Pair | None = None) -> None:
         self.socket = directory / "redis.sock"
+        self.pair = pair
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket), "--save", ""]
+        if self.pair is not None:
+            files = ["--tls-cert-file", str(self.pair.certificate), "--tls-key-file", str(self.pair.key)]
+            options += ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no", *files]
         self.process = subprocess.Popen(["redis-server", *options], stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -49,10 +55,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def server() -> Iterator[Server]:
+def server(pair: Pair | None = None) -> Iterator[Server]:
     lacking(None if shutil.which("redis-server") else "no redis-server: apt install redis-server")
     with tempfile.TemporaryDirectory(prefix="clusterd-test-") as directory:
-        made = Server(Path(directory))
+        made = Server(Path(directory), pair)
         made.start()
         try:
             yield made

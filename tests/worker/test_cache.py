@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -16,10 +17,11 @@ from typing import Any
 
 import pytest
 from caches import Server, cache, server, together
+from certificates import make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clusterd.worker.caching import Cache, CacheError, CacheValueError
+from clusterd.worker.caching import Cache, CacheError, CacheValueError, lacking
 from clusterd.worker.caching.embedded import Embedded
 from clusterd.worker.caching.redis import redacted
 from clusterd.worker.caching.values import MAX_KEY, MAX_VALUE, seconds
@@ -423,6 +425,41 @@ def test_redacted() -> None:
     """Messages name a Redis without user, password and options."""
     assert redacted("rediss://u:p@host:6379/1?password=x") == "rediss://host:6379/1"
     assert redacted("unix://u:p@/run/r.sock?db=1") == "unix:///run/r.sock"
+    assert redacted("redis://[::1") == "redis://..."
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://:s3c/ret@h/1", "'redis://...' is no URL of a Redis: in its password / is %2F, # is %23"),
+        ("redis://:s3c?ret@h/1", "'redis://...' is no URL of a Redis: in its password / is %2F, # is %23"),
+        ("redis://:s3cret@h/1?colour=red", "'redis://h/1' is no URL of a Redis: .*'colour'"),
+        ("redis://:s3cret@h:port/1", "'redis://h:port/1' is no URL of a Redis: Port could not be"),
+        ("redis://:s3cret@h?db=one", "'redis://h' is no URL of a Redis: Invalid value for .db."),
+        ("redis://:s3cret@[::1/1", "'redis://...' is no URL of a Redis: "),
+    ],
+)
+def test_no_url(url: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL that cannot be one is refused before the first use, at the start, and its password never repeated."""
+    monkeypatch.setenv("CLUSTERD_CACHE", "$REDIS_URL")
+    monkeypatch.setenv("REDIS_URL", url)
+    said = lacking() or ""
+    assert re.search(told, said)
+    assert not {"s3c", "ret"} & set(re.findall(r"\w+", said.replace("s3cret", "s3c")))
+
+
+def test_redis_with_tls(tmp_path: Path) -> None:
+    """rediss:// is TLS, by the machine's authorities or the one that the URL names; a stranger's is refused."""
+    pair = make(tmp_path, "redis", 1)
+    with server(pair) as made:
+        url = f"rediss://localhost:{made.port}/0"
+        shared = cache(f"{url}?ssl_ca_certs={pair.certificate}")
+        shared.set("a", 1)
+        assert shared.get("a") == 1
+        with pytest.raises(CacheError, match="certificate verify failed"):
+            cache(url).get("a")
+        with pytest.raises(CacheError, match="does not answer"):
+            cache(url.replace("rediss", "redis")).get("a")
 
 
 def test_used_at_import(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -462,6 +499,18 @@ def test_variable_names_it() -> None:
     made = python(ask, CLUSTERD_CACHE="$REDIS_URL", REDIS_URL="s3cret").stdout
     assert "which is not one" in made
     assert "s3cret" not in made
+
+
+def test_credential_names_it(tmp_path: Path) -> None:
+    """A credential of the variable's name has the URL too, as an editor leaves it; the variable comes first."""
+    ask = "from clusterd.worker.caching import place; print(place.find())"
+    (tmp_path / "REDIS_URL").write_text("redis://:s3cret@h/1\n")
+    named = {"CLUSTERD_CACHE": "$REDIS_URL", "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert python(ask, **named).stdout == "redis://:s3cret@h/1\n"
+    assert python(ask, **named, REDIS_URL="redis://other").stdout == "redis://other\n"
+    (tmp_path / "REDIS_URL").write_bytes(b"\xff")
+    said = python("from clusterd.worker.caching import lacking; print(lacking())", **named).stdout
+    assert said == 'cache = "$REDIS_URL": the credential REDIS_URL cannot be read: it is no text\n'
 
 
 def test_package_is_lacking() -> None:

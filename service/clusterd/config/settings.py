@@ -477,7 +477,7 @@ class Settings:
         'Where the workers keep what they share (worker.cache of Python). "embedded": in the runtime directory, '
         "64 MiB at most, until the service is stopped. Or a Redis, for which the application's interpreter needs the "
         'package redis: "redis://HOST:PORT/DB", "rediss://" with TLS, "unix:///PATH?db=DB". The URL of one with a '
-        'password stands in environment-file, under the name that is given here: "$REDIS_URL".',
+        'password stands in environment-file or in a credential, under the name that is given here: "$REDIS_URL".',
         "embedded",
         default='"embedded"',
         only="app",

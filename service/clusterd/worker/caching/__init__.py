@@ -16,26 +16,34 @@ def lacking() -> str | None:
     """Why the cache that the file names cannot be used by this interpreter, for whoever starts the application."""
     try:
         found = place.find()
-    except place.Unknown as e:
+        if found is not None and place.is_remote(found):
+            _remote(found)
+    except (place.Unknown, CacheError) as e:
         return str(e)
-    if found is None or not place.is_remote(found) or importlib.util.find_spec("redis") is not None:
-        return None
-    from ..engines import install_line
-
-    return f"cache: the package redis is not installed for {sys.executable}: {install_line('redis')}"
+    return None
 
 
 def _store() -> Store:
-    if (why := lacking()) is not None:
-        raise CacheError(why)
-    found = place.find()
+    try:
+        found = place.find()
+    except place.Unknown as e:
+        raise CacheError(str(e)) from None
     if found is not None and place.is_remote(found):
-        from .redis import Redis
-
-        return Redis(found, f"clusterd:{os.environ.get('CLUSTERD_APP', '')}:")
+        return _remote(found)
     from .embedded import Embedded
 
     return Embedded(found or place.temporary())
+
+
+def _remote(url: str) -> Store:
+    """Connects to nothing yet. Raises CacheError."""
+    if importlib.util.find_spec("redis") is None:
+        from ..engines import install_line
+
+        raise CacheError(f"cache: the package redis is not installed for {sys.executable}: {install_line('redis')}")
+    from .redis import Redis
+
+    return Redis(url, f"clusterd:{os.environ.get('CLUSTERD_APP', '')}:")
 
 
 cache = Cache(_store)

@@ -9,6 +9,8 @@ import tempfile
 
 VARIABLE = "CLUSTERD_CACHE"
 SCHEMES = ("redis://", "rediss://", "unix://")
+MAX_URL = 4096
+"""Characters of a URL in a credential."""
 
 
 class Unknown(Exception):
@@ -25,11 +27,28 @@ def find() -> str | None:
     if not given or given.startswith("/") or is_remote(given):
         return given or None
     name = given.removeprefix("$")
-    found = os.environ.get(name, "")
+    found = os.environ.get(name) or _credential(name)
     if is_remote(found):
         return found
     state = "is not one" if found else "is not set"
-    raise Unknown(f'cache = "{given}" is the URL in the variable {name}, which {state}: give it in environment-file')
+    raise Unknown(
+        f'cache = "{given}" is the URL in the variable {name}, which {state}: give it in environment-file, or as a '
+        f"credential of that name"
+    )
+
+
+def _credential(name: str) -> str:
+    """Its contents, without the newline of an editor; "" where there is none."""
+    if not (directory := os.environ.get("CREDENTIALS_DIRECTORY")):
+        return ""
+    try:
+        with open(os.path.join(directory, name)) as f:
+            return f.read(MAX_URL).strip()
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as e:  # ValueError: no UTF-8
+        why = e.strerror if isinstance(e, OSError) else "it is no text"
+        raise Unknown(f'cache = "${name}": the credential {name} cannot be read: {why}') from None
 
 
 def in_zygote() -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import secrets
 import threading
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import redis
@@ -36,13 +37,18 @@ class Redis:
     def __init__(self, url: str, prefix: str) -> None:
         """`prefix` keeps applications that share a Redis apart."""
         self.name, self._prefix = redacted(url), prefix
+        times: dict[str, Any] = {"socket_timeout": TIMEOUT}
+        if not url.startswith("unix:"):  # there redis 4, Debian 12's, does not know the option and needs none
+            times["socket_connect_timeout"] = TIMEOUT
         try:
             # No second try: it would count an incr twice whose answer was lost. The next call connects anew.
-            self._client = redis.Redis.from_url(
-                url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0)
-            )
-        except ValueError as e:
-            raise CacheError(f"the cache '{self.name}' is no URL of a Redis: {e}") from None
+            self._client = redis.Redis.from_url(url, **times, retry=Retry(NoBackoff(), 0))
+            # An option that it does not know is found out by a connection only; this one goes nowhere.
+            pool = self._client.connection_pool
+            pool.connection_class(**pool.connection_kwargs)
+        except (ValueError, TypeError) as e:
+            why = f"{e}" if "..." not in self.name else "in its password / is %2F, # is %23, ? is %3F and @ is %40"
+            raise CacheError(f"the cache '{self.name}' is no URL of a Redis: {why}") from None
 
     def get(self, key: str, *, patient: bool = True) -> bytes | None:
         with self._errors():
@@ -127,8 +133,13 @@ class RedisClaim:
 
 
 def redacted(url: str) -> str:
-    """Without user, password and options."""
-    parts = urlsplit(url)
+    """Without user, password and options. Nothing is left where it cannot be told which part is the password."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return f"{url.partition('://')[0]}://..."
+    if "@" in url.replace(parts.netloc, ""):
+        return f"{parts.scheme}://..."
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
