@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tests.patience import HANG
+
 Address = str | tuple[str, int]
 """A UNIX socket's path, or host and port."""
 
-TIMEOUT = 10.0
 REQUEST = b"GET %s HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
 
 
@@ -42,7 +43,7 @@ def asking(address: Address, path: str = "/", *, kept: int = 4, single: int = 4)
         client.start()
     try:
         for client in clients:
-            assert client.flows.wait(TIMEOUT * 2), f"no answer at all: {asked.failures}"
+            assert client.flows.wait(HANG), f"no answer at all: {asked.failures}"
         yield asked
     finally:
         stop.set()
@@ -79,7 +80,7 @@ class _Client(threading.Thread):
             family = socket.AF_UNIX if isinstance(self.address, str) else socket.AF_INET
             family = socket.AF_INET6 if family == socket.AF_INET and ":" in self.address[0] else family
             self.sock = socket.socket(family)
-            self.sock.settimeout(TIMEOUT)
+            self.sock.settimeout(HANG)
             self.sock.connect(self.address)
         self.sock.sendall(self.request)
         data = b""

@@ -16,6 +16,7 @@ import pytest
 
 from clusterd.cli import program
 from clusterd.worker.wire import Closed, Wire
+from tests.patience import HANG
 
 Reply = dict[str, Any]
 Script = Callable[[dict[str, Any]], Iterator[Reply | None]]
@@ -104,7 +105,7 @@ class Master:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(HANG)
             assert not thread.is_alive()
         self.path.unlink(missing_ok=True)
 

@@ -18,6 +18,7 @@ import pytest
 from clusterd.cli.completion.__main__ import SHELLS, script
 from clusterd.cli.program import clusterd
 from tests.lacking import lacking
+from tests.patience import HANG
 
 Offers = Callable[[str], list[str]]
 FILE = "app = 'a:b'\nlisten = '8000'\n[profile.production]\n[profile.production.env]\n  [profile.staging.http]\n"
@@ -74,7 +75,9 @@ def offers(request: pytest.FixtureRequest, place: Path, scripts: Path) -> Offers
     environment = {"PATH": os.environ["PATH"], "HOME": str(place), "TERM": "xterm", "LC_ALL": "C.UTF-8"}
 
     def run(*argv: str) -> list[str]:
-        done = subprocess.run(argv, env=environment, cwd=place, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(
+            argv, env=environment, cwd=place, capture_output=True, text=True, timeout=HANG, check=True
+        )
         assert done.stderr == ""
         return sorted(line.partition("\t")[0].strip() for line in done.stdout.splitlines())
 
@@ -107,7 +110,7 @@ def _on_terminal(argv: list[str], first: str, then: str, environment: dict[str, 
     ) as process:
         os.close(inner)
         os.write(outer, first.encode())
-        shown, end = b"", time.monotonic() + 60
+        shown, end = b"", time.monotonic() + HANG
         try:
             while select.select([outer], [], [], max(0.0, end - time.monotonic()))[0]:
                 shown += os.read(outer, 65536)
@@ -181,5 +184,5 @@ def test_shellcheck(tmp_path: Path) -> None:
     lacking(None if shutil.which("shellcheck") else "missing: shellcheck")
     file = tmp_path / "clusterd"
     file.write_text(script("bash"))
-    done = subprocess.run(["shellcheck", "--shell=bash", file], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["shellcheck", "--shell=bash", file], capture_output=True, text=True, timeout=HANG)
     assert (done.returncode, done.stdout) == (0, "")

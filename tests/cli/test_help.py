@@ -19,6 +19,7 @@ from clusterd.cli import manual, roff
 from clusterd.cli.exits import MEANING
 from clusterd.cli.program import WIDTH, clusterd
 from tests.lacking import lacking
+from tests.patience import HANG
 
 from .conftest import Master, Site, done, progress
 
@@ -29,7 +30,7 @@ def program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     """`clusterd ARGUMENTS` as its own process."""
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
     command = [sys.executable, "-m", "clusterd", *arguments]
-    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=HANG)
 
 
 @pytest.mark.parametrize("columns", [80, 300])
@@ -83,7 +84,7 @@ from clusterd.__main__ import main
 sys.exit(main({arguments!r}))
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=HANG)
     expected = arguments[1] if module == "master" else arguments[1:]
     assert (ran.stdout, ran.stderr, ran.returncode) == (f"{expected} False False\n", "", 9)
 
@@ -121,7 +122,7 @@ def on_terminal(*arguments: str, **environment: str) -> str:
                 break
             written += chunk
         os.close(outer)
-        assert process.wait(60) == 0
+        assert process.wait(HANG) == 0
     return written.decode()
 
 
@@ -171,7 +172,7 @@ def test_manual_is_clean(tmp_path: Path) -> None:
     try:
         command = ["man", "--warnings", "-l", str(page)]
         environment = {**os.environ, "MANWIDTH": "100", "LC_ALL": "C.UTF-8", "MAN_KEEP_FORMATTING": ""}
-        shown = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        shown = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG)
     except FileNotFoundError:
         lacking("man (apt install man-db)")
     assert (shown.returncode, shown.stderr) == (0, "")

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from clusterd.cli.gunicorn import arguments, carry, reading
 from clusterd.cli.gunicorn.table import TABLE
 from tests.conftest import PROJECT
+from tests.patience import HANG
 
 from .conftest import Site
 
@@ -253,7 +254,7 @@ def serving(argv: list[str], directory: Path, port: int) -> Iterator[None]:
     with (directory / "log").open("w+") as log:
         process = subprocess.Popen(argv, cwd=directory, env=env, stdout=log, stderr=log)
         try:
-            until = time.monotonic() + 60
+            until = time.monotonic() + HANG
             while process.poll() is None and time.monotonic() < until:
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                     break
@@ -263,14 +264,14 @@ def serving(argv: list[str], directory: Path, port: int) -> Iterator[None]:
             yield
         finally:
             process.terminate()
-            process.wait(60)
+            process.wait(HANG)
 
 
 def answers(port: int) -> list[tuple[int, str]]:
     found = []
     for path in ("/", "/a%20b/c?d=e"):
         request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"X-Forwarded-Proto": "https"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=HANG) as answer:
             found.append((answer.status, answer.read().decode()))
     return found
 

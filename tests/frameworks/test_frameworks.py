@@ -8,6 +8,7 @@ import pytest
 
 from tests.frameworks.layers import USER
 from tests.frameworks.sites import DJANGO_WSGI, SITES, WITH_SOCKETS, Site
+from tests.patience import HANG
 from tests.systemd import load
 from tests.systemd.clients import Client, WebSocket
 from tests.systemd.harness.instance import Instance
@@ -135,6 +136,6 @@ def test_streams_across_a_reload(site: Instance) -> None:
             assert successor.event() == "release2 0"
         rest = list(iter(stream.event, ""))
         assert len(rest) > 5 and all(event.startswith("release1 ") for event in rest)
-        assert stream.process.wait(10) == 18
+        assert stream.process.wait(HANG) == 18
     with WebSocket(site) as socket:
         assert socket.echoes("after")

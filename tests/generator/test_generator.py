@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.lacking import lacking
+from tests.patience import HANG
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 GENERATOR = PROJECT / "service" / "clusterd" / "generator.py"
@@ -54,7 +55,7 @@ def generate(tmp_path: Path, configuration: Path, *running: str) -> tuple[Path, 
         str(configuration),
         str(runtime),
     ]
-    done = subprocess.run(argv, capture_output=True, text=True, env={}, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, env={}, timeout=HANG)
     assert (done.returncode, done.stdout) == (0, "")
     return out, done.stderr.splitlines()
 
@@ -165,7 +166,7 @@ def test_of_a_user(tmp_path: Path) -> None:
     )
     environment = {"SYSTEMD_SCOPE": "user", "HOME": str(home), "XDG_RUNTIME_DIR": str(tmp_path)}
     argv = [*PYTHON, str(GENERATOR), str(out), "", ""]
-    done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=HANG)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     sections = {path: text.split("]\n")[-1].splitlines() for path, text in contents(out).items()}
     assert sections == {
@@ -282,7 +283,9 @@ def units(tmp_path: Path) -> Path:
 def analyze(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     lacking(None if shutil.which("systemd-analyze") else "missing: systemd-analyze")
     environment = {**os.environ, "SYSTEMD_UNIT_PATH": f"{directory}:", "LC_ALL": "C.UTF-8"}
-    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, env=environment, timeout=60)
+    return subprocess.run(
+        ["systemd-analyze", *arguments], capture_output=True, text=True, env=environment, timeout=HANG
+    )
 
 
 @pytest.mark.parametrize("name", ["hello", "full", "lenient", "cmd", "confined", "careless"])

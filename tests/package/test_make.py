@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import HANG
+
 PROJECT = Path(__file__).resolve().parents[2]
 CTRL_C = b"\x03"
 
@@ -61,7 +63,7 @@ def wait_for_answer(port: int, pid: int, terminal: int, seconds: float) -> None:
         if os.waitpid(pid, os.WNOHANG) != (0, 0):
             pytest.fail(f"make ended:\n{rest(terminal)}")
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=HANG) as answer:
                 assert answer.status == 200
                 return
         except OSError:
@@ -82,11 +84,12 @@ def test_run() -> None:
     assert os.waitstatus_to_exitcode(status) == 0, said
     assert "Error" not in said and "Traceback" not in said
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=5)
+        socket.create_connection(("127.0.0.1", port), timeout=HANG)
 
 
 PROGRAM = """
 import signal, sys
+
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda number, _: sys.exit(number))
 print("up", flush=True)
@@ -101,7 +104,7 @@ def test_foreground_passes_signals_on(number: int) -> None:
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True) as process:
         assert process.stdout and process.stdout.readline() == b"up\n"
         process.send_signal(number)
-        assert process.wait(10) == number
+        assert process.wait(HANG) == number
 
 
 def test_foreground_gives_the_terminal_back() -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests import output
+from tests.patience import HANG
 from tests.run.namespaces import children
 from tests.systemd.harness import cgroups, container, images
 
@@ -181,11 +182,11 @@ class Running:
             *self.become(),
             *argv,
         ]
-        return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=HANG)
 
     def get(self, path: str) -> str:
         """The body of one request, from its network; "" when there is no answer."""
-        return self.ask(path).communicate(timeout=30)[0]
+        return self.ask(path).communicate(timeout=HANG)[0]
 
     def ask(self, path: str) -> subprocess.Popen[str]:
         """The same, begun."""
@@ -195,7 +196,7 @@ class Running:
     def established(self) -> int:
         """How many connections clients have open whose bytes were all read."""
         argv = ["nsenter", "-t", str(self.init), "-n", "ss", "-Htn", "state", "established", "sport = :8000"]
-        lines = subprocess.run(argv, capture_output=True, text=True, timeout=30).stdout.splitlines()
+        lines = subprocess.run(argv, capture_output=True, text=True, timeout=HANG).stdout.splitlines()
         return sum(line.split()[0] == "0" for line in lines)
 
     def said(self) -> str:

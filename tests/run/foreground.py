@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from clusterd.shell import client
 from tests import output
+from tests.patience import HANG
 
 T = TypeVar("T")
 
@@ -58,7 +59,7 @@ soak = "20ms"
 watch = "1s"
 linger = "100ms"
 drain-timeout = "3s"
-ready-timeout = "20s"
+ready-timeout = "60s"
 [stop]
 drain-timeout = "{stop}"
 """
@@ -88,7 +89,7 @@ class Foreground:
             everything = [self.process.pid, *descendants(self.process.pid)]
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(15)
+                self.process.wait(HANG)
             except subprocess.TimeoutExpired:
                 for pid in everything:
                     with contextlib.suppress(ProcessLookupError):
@@ -136,7 +137,7 @@ class Foreground:
     def status(self) -> dict[str, Any]:
         """What the master says of itself; {"state": "unreachable"} while there is none."""
         try:
-            reply = list(client.call(self.control, "Status", {}, connect_timeout=5, timeout=5))[-1]
+            reply = list(client.call(self.control, "Status", {}, connect_timeout=HANG, timeout=HANG))[-1]
         except Exception:
             return {"state": "unreachable", "workers": [], "master": {"pid": 0}, "generations": []}
         status: dict[str, Any] = reply["status"]
@@ -144,7 +145,7 @@ class Foreground:
 
     def clusterd(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*CLUSTERD, *arguments, self.control], capture_output=True, text=True, timeout=60, env=_environment()
+            [*CLUSTERD, *arguments, self.control], capture_output=True, text=True, timeout=HANG, env=_environment()
         )
 
     def pids(self) -> dict[int, int]:
@@ -179,7 +180,7 @@ class Foreground:
         self.wait_for("another master", lambda: self.status()["master"]["pid"] not in (0, old))
         return old
 
-    def wait_for(self, what: str, probe: Callable[[], T], timeout: float = 30.0) -> T:
+    def wait_for(self, what: str, probe: Callable[[], T], timeout: float = HANG) -> T:
         end = time.monotonic() + timeout
         while not (found := probe()):
             assert self.process is None or self.process.poll() is None, f"it ended instead:\n{self.said()}"
@@ -187,7 +188,7 @@ class Foreground:
             time.sleep(0.02)
         return found
 
-    def wait(self, timeout: float = 20.0) -> int:
+    def wait(self, timeout: float = HANG) -> int:
         """Its exit status."""
         assert self.process is not None
         try:
@@ -219,7 +220,7 @@ def descendants(pid: int) -> list[int]:
 
 def gone(pids: Sequence[int]) -> list[int]:
     """Those of `pids` that still live, after a moment to die in; zombies are dead."""
-    end = time.monotonic() + 5
+    end = time.monotonic() + HANG
     while True:
         living = []
         for pid in pids:

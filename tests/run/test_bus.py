@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.patience import HANG
 from tests.run.foreground import Foreground
 
 APP = """
@@ -103,7 +104,7 @@ class Talking(Foreground):
     def ask(self, worker: int, *what: Any) -> Any:
         """What `worker` answers."""
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(30)
+            sock.settimeout(HANG)
             sock.connect(str(self.directory / f"worker-{worker}"))
             sock.sendall(json.dumps(what).encode() + b"\n")
             parts = []

@@ -16,6 +16,7 @@ import pytest
 
 from tests import output
 from tests.lacking import lacking
+from tests.patience import HANG
 from tests.run.foreground import CLUSTERD, Foreground, gone
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -43,7 +44,7 @@ class Program(Foreground):
         found: dict[str, Any] = {}
 
         def ask() -> bool:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG)
             try:
                 connection.request("GET", path)
                 found.update(json.loads(connection.getresponse().read()))
@@ -92,7 +93,7 @@ def test_node(node: Program) -> None:
 def send(run: Foreground, topic: str, data: str, *more: str) -> str:
     """What `clusterd send` says, without the name."""
     argv = [*CLUSTERD, "send", run.control, topic, data, *more]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=HANG)
     said = done.stdout if done.returncode == 0 else done.stderr.splitlines()[0]
     return said.strip().removeprefix("clusterd: ").removeprefix("runtime: ")
 
@@ -153,4 +154,4 @@ def test_from_outside(node: Program) -> None:
             assert listening.poll() is None
         finally:
             listening.send_signal(signal.SIGINT)
-            assert listening.wait(60) == 130, output.read(told)
+            assert listening.wait(HANG) == 130, output.read(told)

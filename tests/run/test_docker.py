@@ -16,6 +16,7 @@ from clusterd.config.load import load
 from clusterd.config.values import duration
 from tests.conftest import PROJECT
 from tests.lacking import lacking
+from tests.patience import HANG
 from tests.run import dockerfile
 from tests.run.dockerfile import Image, Running
 from tests.systemd.harness import images
@@ -95,7 +96,7 @@ def test_container(image: Image) -> None:
         with run.ask("/sleep?seconds=2") as asked:
             wait_for(run, "the request to be read", lambda: run.established() == 1)
             os.kill(run.init, image.stop)
-            assert run.process.wait(30) == 0, run.said()
+            assert run.process.wait(HANG) == 0, run.said()
             assert asked.communicate()[0] == "slept 2 s\n"
         assert "clusterd: " in run.said()
 
@@ -106,7 +107,7 @@ def test_nowhere_to_write(image: Image) -> None:
     command, image.command = image.command, image.command[:3]
     try:
         with Running(image, tmp=False) as run:
-            assert run.process is not None and run.process.wait(30) == 1
+            assert run.process is not None and run.process.wait(HANG) == 1
             assert "mount a tmpfs at /tmp, or name one with --runtime" in run.said() and "Traceback" not in run.said()
     finally:
         image.command = command

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients import asking
+from tests.patience import HANG
 from tests.run.foreground import CLUSTERD, Foreground, free_port, gone, unread
 from tests.worker.certificates import make
 
@@ -29,7 +30,7 @@ def ended(run: Foreground, everything: list[int]) -> None:
     """Nothing of it is left: no process, no listener, no runtime file of its own."""
     assert gone(everything) == []
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", run.port), timeout=5)
+        socket.create_connection(("127.0.0.1", run.port), timeout=HANG)
 
 
 def test_ctrl_c_drains(run: Foreground) -> None:
@@ -45,7 +46,7 @@ def test_ctrl_c_drains(run: Foreground) -> None:
         os.write(run.terminal, b"\x03")
         run.wait_for("the worker to drain", lambda: {w["state"] for w in run.status()["workers"]} == {"draining"})
         held.unlink()
-        client.settimeout(10)
+        client.settimeout(HANG)
         answer = client.recv(65536)
     assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer.lower()
     assert run.wait() == 0
@@ -63,7 +64,7 @@ def test_options_win_over_the_file(run: Foreground) -> None:
     assert run.clusterd("reload").returncode == 0
     status = run.status()
     assert (status["name"], status["wanted"], status["listen"]) == ("shop", 1, [f"127.0.0.1:{port}"])
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=HANG) as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert b"goodbye" in client.makefile("rb").read()
 
@@ -183,7 +184,7 @@ def test_temporary_runtime(run: Foreground, tmp_path: Path) -> None:
             run.wait_for("another master", lambda: run.status()["state"] == "serving")
         finally:
             process.terminate()
-            process.wait(15)
+            process.wait(HANG)
     assert process.returncode == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -247,7 +248,7 @@ def test_https(run: Foreground, tmp_path: Path) -> None:
                "--tls-certificate", str(pair.certificate), "--tls-key", str(pair.key)])  # fmt: skip
 
     def served(trusted: ssl.SSLContext) -> bool:
-        with contextlib.suppress(ssl.SSLError), socket.create_connection(("127.0.0.1", run.port), timeout=5) as sock:
+        with contextlib.suppress(ssl.SSLError), socket.create_connection(("127.0.0.1", run.port), timeout=HANG) as sock:
             with trusted.wrap_socket(sock, server_hostname="localhost") as secure:
                 secure.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 return secure.recv(65536).startswith(b"HTTP/1.1 200")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import HANG
 from tests.run.foreground import Foreground, descendants, free_port
 
 APP = """
@@ -49,7 +50,7 @@ def pss(pids: Iterable[int]) -> float:
 def ask(port: int) -> None:
     """Each worker has answered some: what it takes for that is part of it."""
     for _ in range(60):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=HANG) as answer:
             assert answer.status == 200
 
 
@@ -73,7 +74,7 @@ def gunicorn(directory: Path, workers: int) -> Iterator[int]:
     argv = [sys.executable, "-m", "gunicorn", "hello:app", "--chdir", str(directory), "--log-level", "error", *options]
     process = subprocess.Popen(argv)
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + HANG
         while process.poll() is None and (len(descendants(process.pid)) != workers or not listening(port)):
             assert time.monotonic() < end
             time.sleep(0.05)
@@ -81,7 +82,7 @@ def gunicorn(directory: Path, workers: int) -> Iterator[int]:
         yield process.pid
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(HANG)
 
 
 def listening(port: int) -> bool:

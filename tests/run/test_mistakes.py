@@ -116,7 +116,7 @@ def make(run: Foreground, title: str) -> None:
     if "not installed" in title and title in SETTINGS:
         text = text.replace(sys.executable, "/usr/bin/python3")
     if title in LATE:
-        text = text.replace('ready-timeout = "20s"', 'ready-timeout = "10s"')
+        text = text.replace('ready-timeout = "60s"', 'ready-timeout = "10s"')
     file.write_text(text)
     (run.directory / "hello.py").write_text(source)
 

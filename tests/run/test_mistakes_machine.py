@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import mistakes
+from tests.patience import HANG
 from tests.run.foreground import APP, CLUSTERD, free_port
 
 SECTION = "The machine"
@@ -79,7 +80,7 @@ def home() -> Iterator[Path]:
 def said(home: Path, *argv: str) -> str:
     """What `argv` printed to standard error, with the places that it would name on a machine."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "CLUSTERD_", "VIRTUAL_ENV"))}
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=environment)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=HANG, env=environment)
     return done.stderr.replace(str(home / "etc"), "/etc/clusterd").replace(str(home), "/srv/hello")
 
 

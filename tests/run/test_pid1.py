@@ -15,6 +15,7 @@ import pytest
 
 from tests.clients import asking
 from tests.lacking import lacking
+from tests.patience import HANG
 from tests.run.foreground import CLUSTERD, Foreground, gone, unread
 from tests.run.namespaces import PidOne
 from tests.systemd.harness import cgroups
@@ -51,7 +52,7 @@ def run() -> Iterator[PidOne]:
 
 
 def ask(run: Foreground, path: str) -> socket.socket:
-    client = socket.create_connection(("127.0.0.1", run.port), timeout=10)
+    client = socket.create_connection(("127.0.0.1", run.port), timeout=HANG)
     client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     return client
 
@@ -139,7 +140,7 @@ def test_killed_and_started_again(run: PidOne) -> None:
     run.start()
     assert run.process is not None
     os.kill(run.init, signal.SIGKILL)
-    run.process.wait(15)
+    run.process.wait(HANG)
     run.start()
     assert run.at_rest()
 

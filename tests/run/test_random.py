@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from tests.patience import HANG
 from tests.run.foreground import Foreground, descriptors, gone
 
 
@@ -41,7 +42,7 @@ def kill_at_random(seconds: float, seed: int) -> None:
                     continue
                 killed += 1
         assert killed >= seconds, "the test did not kill"
-        run.wait_for("it to converge", run.at_rest, timeout=60)
+        run.wait_for("it to converge", run.at_rest, timeout=HANG)
         # As at the start, for the comparison: a generation that serves and one that is parked.
         for _ in range(2):
             done = run.clusterd("reload")

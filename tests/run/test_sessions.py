@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.patience import HANG
 from tests.run import sites
 from tests.run.foreground import Foreground
 
@@ -46,7 +47,7 @@ class Visitor:
 
     def ask(self, path: str, cookie: str | None) -> tuple[str, str]:
         """(pid of the worker, the user that the session of `cookie` knows or "-")"""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG)
         try:
             sent = {"Cookie": f"{self.name}={cookie}"} if cookie is not None else {}
             connection.request("GET", path, headers={"Connection": "close", **sent})

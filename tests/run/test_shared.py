@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import HANG
 from tests.run.foreground import Foreground
 
 LOGIN = """
@@ -35,7 +36,7 @@ SHARED = {"set": 'await worker.cache.aset("session", "ada", ttl="1h")', "get": '
 
 def ask(port: int, path: str) -> tuple[str, str]:
     """(pid of the worker, the user it knows)"""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG)
     try:
         connection.request("GET", path)
         pid, user = connection.getresponse().read().decode().split()

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from clusterd.shell import pidfd
+from tests.patience import HANG
 from tests.shell.waiting import Spawn, line, readable
 
 FAKE = str(Path(__file__).with_name("fake_master.py"))
@@ -64,7 +65,7 @@ class Kept:
         return readable(self.pids[pid])
 
     def status(self) -> int:
-        assert self.child.wait(20) is not None
+        assert self.child.wait(HANG) is not None
         return self.child.returncode
 
     def close(self) -> None:

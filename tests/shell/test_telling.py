@@ -19,6 +19,7 @@ from clusterd.shell.messages import MESSAGES, Priority
 from clusterd.shell.notified import Notified
 from clusterd.shell.notify import Notifier
 from tests.lacking import lacking
+from tests.patience import HANG
 from tests.shell.waiting import readable
 
 
@@ -145,7 +146,7 @@ def test_systemd_notify_itself(tmp_path: Path) -> None:
         notice = here.receive()
         assert notice is not None
         seen |= notice.fields
-    assert child.wait(20) == 0 and seen["READY"] == "1" and seen["STATUS"] == "fine"
+    assert child.wait(HANG) == 0 and seen["READY"] == "1" and seen["STATUS"] == "fine"
     here.close()
 
 

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 
 from clusterd.shell.sockets import borrowed
+from tests.patience import HANG
 
-PATIENCE = 20.0
-"""Seconds a test waits at most for what it expects; a shared machine may be slow."""
+PATIENCE = HANG
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 

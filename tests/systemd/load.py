@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from tests import output
+from tests.patience import HANG
 from tests.systemd.harness.container import Container
 
 MOST_SECONDS = 300
@@ -160,7 +161,7 @@ def _running(machine: Container, argv: Sequence[str], connections: int, result: 
             if process.poll() is not None:
                 raise LoadError(f"{argv[0]} ended before the block did:\n{output.read(said)}")
             process.send_signal(signal.SIGINT)
-            process.wait(30)
+            process.wait(HANG)
         finally:
             process.kill()
             process.wait()
@@ -176,7 +177,7 @@ def _wait_for_flow(
     said: IO[bytes],
 ) -> None:
     """Until every connection has been opened and answered some, by the kernel's count of this network."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + HANG
     while True:
         now = _tcp(machine)
         opened, segments = (now[name] - before[name] for name in ("ActiveOpens", "InSegs"))

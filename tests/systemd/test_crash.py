@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from clusterd.shell import messages
+from tests.patience import HANG
 from tests.systemd import load
 from tests.systemd.accounting import at_rest, keeper, kill, kill_master, status
 from tests.systemd.apps import UVICORN
@@ -53,7 +54,7 @@ def reloading(instance: Instance, expected: int = 0) -> Iterator[None]:
         ["systemctl", "reload", instance.service], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     yield
-    assert process.wait(60) == expected
+    assert process.wait(HANG) == expected
 
 
 def test_masters_killed(instance: Instance) -> None:
@@ -158,7 +159,7 @@ def test_master_killed_in_a_reload(instance: Instance, phase: str) -> None:
             kill_master(instance)
             gate(instance, shut=False)
         if slow is not None:
-            assert slow.wait(20) == 0 and slow.stdout is not None and "slept" in slow.stdout.read()
+            assert slow.wait(HANG) == 0 and slow.stdout is not None and "slept" in slow.stdout.read()
         after = at_rest(instance)
     assert not asked.failures, asked.failures
     assert after["generation"] == 2 and not {w["pid"] for w in after["workers"]} & before
@@ -178,7 +179,7 @@ def test_master_killed_in_a_start(instance: Instance) -> None:
     instance.machine.wait_for("the import", lambda: status(instance).get("state") == "starting")
     kill_master(instance)
     gate(instance, shut=False)
-    assert process.wait(60) == 0
+    assert process.wait(HANG) == 0
     at_rest(instance)
 
 
@@ -272,7 +273,7 @@ def test_stop_in_a_reload_drains(instance: Instance) -> None:
     client = instance.machine.popen(argv, stdout=subprocess.PIPE)
     instance.machine.wait_for("the request to be taken", lambda: taken(instance))
     instance.stop()
-    assert client.wait(20) == 0 and client.stdout is not None and "slept" in client.stdout.read()
+    assert client.wait(HANG) == 0 and client.stdout is not None and "slept" in client.stdout.read()
     assert (instance.show("ActiveState"), instance.show("Result")) == ("inactive", "success")
 
 
@@ -294,7 +295,7 @@ def test_stopped_master_is_replaced(instance: Instance) -> None:
         kill(instance, old, signal="STOP")
         with reloading(instance):
             gone = ["sh", "-c", f"while kill -0 {old} 2>/dev/null; do sleep 0.1; done"]
-            instance.machine.run(gone, timeout=60)
+            instance.machine.run(gone)
         assert set(instance.workers().values()).isdisjoint(workers.values())
     assert not asked.failures
     at_rest(instance)

@@ -9,6 +9,7 @@ import pytest
 
 from clusterd.shell import messages
 from clusterd.shell.messages import Message
+from tests.patience import HANG
 from tests.systemd.accounting import at_rest, kill, kill_master
 from tests.systemd.harness.instance import Instance
 
@@ -146,7 +147,7 @@ def test_status_line(instance: Instance) -> None:
     machine.wait_for("the reload", lambda: instance.show("StatusText") == "reloading: 0/2 ready (2 serving)")
     assert instance.status()["summary"] == "reloading: 0/2 ready (2 serving)"
     machine.run(["rm", f"{instance.directory}/gate"])
-    assert reload.wait(60) == 0
+    assert reload.wait(HANG) == 0
     machine.wait_for("the old to be gone", lambda: instance.show("StatusText") == "2/2 workers, generation 2")
     receipt = instance.status()["receipt"]
     assert receipt["number"] == 2 and receipt["outcome"] == "done" and receipt["text"].startswith("#2: 2/2 in ")

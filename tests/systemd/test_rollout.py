@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from clusterd.shell import messages
+from tests.patience import HANG
 from tests.systemd import load
 from tests.systemd.apps import NODE
 from tests.systemd.clients import Held, WebSocket
@@ -274,7 +275,7 @@ def test_slow_import(instance: Instance) -> None:
         instance.machine.wait_for("the import", lambda: "imported" in instance.messages())
         assert greetings(instance) == {"one"}
         instance.write("go", "")
-        assert reload.wait(60) == 0
+        assert reload.wait(HANG) == 0
     assert asked.requests and not asked.failures
     assert greetings(instance) == {"two"}
     lines = instance.machine.journal(unit=instance.service)
@@ -350,7 +351,7 @@ def test_stop_during_a_reload(instance: Instance, by: str) -> None:
         instance.machine.wait_for("the drain", lambda: instance.status()["state"] == "stopping")
         instance.write("release", "")
         assert held.rest() == ("done", 0)
-    assert stop.wait(30) == 0
+    assert stop.wait(HANG) == 0
     reload.communicate()
     assert reload.returncode == (7 if by == "clusterd" else 1)
     assert instance.show("ActiveState") == "inactive" and instance.show("Result") == "success"

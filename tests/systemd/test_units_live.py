@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.patience import HANG
 from tests.systemd import load
 from tests.systemd.accounting import kill_master
 from tests.systemd.apps import UVICORN
@@ -208,8 +209,8 @@ def test_drains(instance: Instance, verb: str) -> None:
             machine.wait_for("the drain", lambda: instance.status()["state"] == "stopping")
             assert order.poll() is None
             instance.write("release", "")
-            answer, _ = asking.communicate(timeout=60)
-            assert order.wait(60) == 0
+            answer, _ = asking.communicate(timeout=HANG)
+            assert order.wait(HANG) == 0
         machine.wait_for("the next start", lambda: state(instance) == ("active", "active"))
     assert answer == "ok200"
     assert asked.failures == {} and asked.requests, asked
@@ -252,7 +253,7 @@ def test_no_limit_closes_the_port(instance: Instance) -> None:
             machine.systemctl("kill", "--kill-whom=all", "--signal=SIGKILL", instance.service)
             machine.wait_for("the restart", lambda n=number: int(instance.show("NRestarts")) > n)  # type: ignore[misc]
         machine.wait_for("it to serve", lambda: instance.get()[0] == 200)
-        asking.communicate(timeout=60)
+        asking.communicate(timeout=HANG)
     assert asking.returncode == 0
     running(instance)
     assert instance.inodes() == inodes and instance.show("NFileDescriptorStore") == "4"

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from clusterd.worker.wire import Closed, Wire
+from tests.patience import HANG
 
-DEADLINE = 20.0
-"""Seconds after which whatever a test waits for is taken to have failed."""
+DEADLINE = HANG
 
 Message = dict[str, Any]
 
@@ -217,7 +217,7 @@ class Master:
             os.close(pidfd)
         if self.process.poll() is None:
             try:
-                self.process.wait(5)
+                self.process.wait(HANG)
             except subprocess.TimeoutExpired:
                 self.process.kill()
         self.process.wait()

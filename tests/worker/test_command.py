@@ -14,6 +14,7 @@ from environments import ROOT
 from harness import Client, signal_pidfd
 
 from tests.lacking import lacking
+from tests.patience import HANG
 
 PRINT = (
     "import os, json; names = ('LISTEN_FDS', 'LISTEN_PID', 'LISTEN_FDNAMES', 'NOTIFY_SOCKET', 'CLUSTERD_WORKER', "
@@ -28,7 +29,7 @@ def notify(tmp_path):
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(path)
-        sock.settimeout(20)
+        sock.settimeout(HANG)
         yield path, sock
 
 
@@ -67,7 +68,7 @@ def test_a_program_that_cannot_be_run_is_refused_at_boot(start, command, reason)
     answer = master.boot(kind="command", command=command)
     assert answer["event"] == "failed"
     assert answer["reason"].startswith(reason)
-    assert master.process.wait(10) == 1
+    assert master.process.wait(HANG) == 1
 
 
 def test_exec_fails_later(start, slots, application):
@@ -112,13 +113,13 @@ def test_examples_drain_in_stages(start, slots, application, notify, example):
     address = slot.getsockname()
     busy, kept, idle, fresh = (Client(address) for _ in range(4))
     idle.get()
-    busy.ask("/sleep?seconds=0.8")
+    busy.ask("/sleep?seconds=2")
     assert kept.get("/pid")[2] == f"{worker.pid}\n"
     signal_pidfd(worker.pidfd, signal.SIGTERM)
     assert idle.ended()
     assert fresh.ended()
     status, headers, body = busy.read()
-    assert (status, headers["connection"].lower(), body) == (200, "close", "slept 0.8 s\n")
+    assert (status, headers["connection"].lower(), body) == (200, "close", "slept 2 s\n")
     assert worker.gone()
     assert os.waitstatus_to_exitcode(master.exited(worker)) == 0
     for client in (busy, kept, idle, fresh):

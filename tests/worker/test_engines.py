@@ -50,9 +50,9 @@ def test_staged_drain(booted, slots):
     busy, kept, idle = (Client(address) for _ in range(3))
     assert kept.get()[1].get("connection") is None
     idle.get()
-    busy.ask("/sleep?seconds=0.6")
+    busy.ask("/sleep?seconds=2")
     assert kept.get("/pid")[2] == f"{worker.pid}\n"  # the worker has busy's request: it came first
-    worker.drain(linger=0.3)
+    worker.drain(linger=1)
     worker.peer.expect("draining")
     queued = Client(address)  # nobody accepts: it waits for the successor
     queued.ask("/pid")
@@ -63,7 +63,7 @@ def test_staged_drain(booted, slots):
     assert kept.ended()
     assert idle.ended()
     status, headers, body = busy.read()
-    assert (status, headers["connection"].lower(), body) == (200, "close", "slept 0.6 s\n")
+    assert (status, headers["connection"].lower(), body) == (200, "close", "slept 2 s\n")
     assert busy.ended()
     report = worker.peer.expect("drained")
     assert (report["requests"], report["closed"], report["cut"]) in ((5, 1, 0), (None, 1, 0))  # granian counts none
@@ -185,7 +185,7 @@ def test_websocket_gets_1012(start, slots, case):
     assert early.text() == "one"
     kept = Client(slot.getsockname())
     kept.get()
-    worker.drain(linger=0.4)
+    worker.drain(linger=1)
     worker.peer.expect("draining")
     early.send("two")
     assert early.text() == "two"

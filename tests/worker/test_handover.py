@@ -19,6 +19,7 @@ from environments import CASES, ROOT, Case, environment, interpreters
 from harness import Master, Worker, signal_pidfd
 
 from tests.lacking import lacking
+from tests.patience import HANG
 
 HANDOVERS = 3
 PACE = 1.5
@@ -49,8 +50,8 @@ class Loads:
         """End them; how many requests were answered."""
         for process in (self.wrk, self.ab):
             process.send_signal(signal.SIGINT)
-        wrk, _ = self.wrk.communicate(timeout=60)
-        ab, _ = self.ab.communicate(timeout=60)
+        wrk, _ = self.wrk.communicate(timeout=HANG)
+        ab, _ = self.ab.communicate(timeout=HANG)
         assert self.wrk.returncode == 0, wrk
         assert "Socket errors" not in wrk and "Non-2xx" not in wrk, wrk
         assert self.ab.returncode in (0, 1), ab  # 1: by SIGINT
@@ -190,7 +191,7 @@ def check_command(master: Master, slots: list[socket.socket], load: Load, tmp_pa
         path = str(tmp_path / f"notify-{next(numbers)}")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.bind(path)
-            notify.settimeout(20)
+            notify.settimeout(HANG)
             worker = master.fork([slot], number, notify=path)
             worker.peer.send({"op": "go"})
             assert b"READY=1" in notify.recv(4096)

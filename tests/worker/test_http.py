@@ -13,6 +13,8 @@ from environments import CASES, environment
 from harness import Client, Master, Message, Worker
 from websocket import WebSocket
 
+from tests.patience import HANG
+
 CASE = {case.name: case for case in CASES}
 OFTEN = ("uvicorn-0.17.6", "uvicorn-newest", "waitress-newest", "granian-newest")
 """The others are for the proof."""
@@ -51,7 +53,7 @@ barrier = threading.Barrier(6)
 
 def app(environ, start_response):
     if environ["PATH_INFO"].endswith("/together"):
-        barrier.wait(20)
+        barrier.wait(60)
     seen = {"client": environ["REMOTE_ADDR"], "scheme": environ["wsgi.url_scheme"], "root": environ["SCRIPT_NAME"]}
     seen["path"] = environ["PATH_INFO"]
     body = json.dumps(seen).encode()
@@ -228,7 +230,7 @@ def test_max_connections_of_others(serve, engine: str) -> None:
         last.read()
     for client in clients[:-1]:
         client.close()
-    last.sock.settimeout(20)
+    last.sock.settimeout(HANG)
     assert last.read()[0] == 200
     last.close()
 

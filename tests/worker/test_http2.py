@@ -16,6 +16,8 @@ from environments import CASES, ROOT, Case, environment
 from harness import Master
 from http2 import Http2, insecure
 
+from tests.patience import HANG
+
 GRANIANS = [
     pytest.param(case, marks=[] if case.engine == "auto" else pytest.mark.proof, id=case.name)
     for case in CASES
@@ -50,7 +52,7 @@ def test_staged_drain(booted, slots, pem: dict[str, str], over: str) -> None:
     worker = booted(tls=pem if over == "tls" else None).serving([slot])
     client = Http2(slot.getsockname(), insecure("h2") if over == "tls" else None)
     assert client.get("/pid") == (200, f"{worker.pid}\n")
-    slow = client.ask("/sleep?seconds=1.2")
+    slow = client.ask("/sleep?seconds=4")
     worker.drain(linger=0.6)
     worker.peer.expect("draining")
     stream = client.ask("/pid")
@@ -59,7 +61,7 @@ def test_staged_drain(booted, slots, pem: dict[str, str], over: str) -> None:
     while client.going_away is None:
         assert client.turn()
     assert slow not in client.ended
-    assert client.read(slow) == (200, "slept 1.2 s\n")
+    assert client.read(slow) == (200, "slept 4 s\n")
     while client.turn():
         pass
     assert client.going_away >= stream
@@ -73,7 +75,7 @@ def test_what_is_agreed_on(booted, slots, pem: dict[str, str], version: str, agr
     """http.version decides what TLS offers: both, HTTP/1.1 alone, HTTP/2 alone."""
     (slot,) = slots(1)
     booted(tls=pem, http={"version": version}).serving([slot])
-    with socket.create_connection(slot.getsockname(), timeout=20) as plain:
+    with socket.create_connection(slot.getsockname(), timeout=HANG) as plain:
         with insecure("h2", "http/1.1").wrap_socket(plain, server_hostname="localhost") as sock:
             assert sock.selected_alpn_protocol() == agreed
 
@@ -120,7 +122,7 @@ class Load(threading.Thread):
 
     def stop(self) -> None:
         self._told.set()
-        self.join(30)
+        self.join(HANG)
 
 
 @pytest.mark.proof

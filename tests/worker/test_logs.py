@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clusterd.worker import logs, process
+from tests.patience import HANG
 
 Journal = tuple[str, socket.socket]
 
@@ -28,7 +29,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     path = str(tmp_path / "journal")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(path)
-        sock.settimeout(5)
+        sock.settimeout(HANG)
         yield path, sock
 
 

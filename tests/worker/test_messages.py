@@ -19,6 +19,7 @@ from clusterd.worker import messaging
 from clusterd.worker.messaging import calls, sync
 from clusterd.worker.messaging.hub import Hub
 from clusterd.worker.messaging.inbox import MAX_MESSAGES, Inbox
+from tests.patience import HANG
 
 SERVICE = Path(__file__).parents[2] / "service"
 
@@ -46,7 +47,7 @@ def test_a_sender_does_not_hear_itself() -> None:
 
     worker.sync.broadcast("t", 1)
     worker.sync.broadcast("t", {"n": [2]}, include_self=True)
-    assert done.wait(10)
+    assert done.wait(HANG)
     assert heard == [("t", {"n": [2]}, None)]
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from environments import ROOT, environment
 
+from tests.patience import HANG
+
 BROKEN = {
     "def app(:\n": ("SyntaxError in broken.py:1: ", True),
     "import os\n  x = 1\n": ("IndentationError in broken.py:2: unexpected indent", True),
@@ -39,7 +41,7 @@ def test_broken_modules(start, application: Path, source: str):
     assert bool(answer["traceback"]) == with_traceback
     ours = answer["traceback"].replace(str(application), "")
     assert "clusterd" not in ours and "importlib" not in ours
-    assert master.process.wait(10) == 1
+    assert master.process.wait(HANG) == 1
 
 
 @pytest.mark.parametrize(

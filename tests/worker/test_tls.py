@@ -104,7 +104,7 @@ def test_drain(booted, slots, engine: str) -> None:
     for client in (kept, idle):
         client.get()
     late = Secure(address, late=True)
-    busy.ask("/sleep?seconds=0.5")
+    busy.ask("/sleep?seconds=1.5")
     kept.get()  # late was accepted before this was answered, or with it
     worker.drain(linger=1.0)
     worker.peer.expect("draining")

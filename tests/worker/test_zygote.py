@@ -9,6 +9,8 @@ from pathlib import Path
 
 from harness import Client, Peer, Worker, signal_pidfd
 
+from tests.patience import HANG
+
 
 def test_a_worker_accepts_only_when_told_to_serve(start, slots):
     """A worker that is ready has never seen a request; from "serve" on it answers what has been queued."""
@@ -27,7 +29,7 @@ def test_a_worker_accepts_only_when_told_to_serve(start, slots):
         raise AssertionError("answered before it was told to serve")
     except TimeoutError:
         pass
-    client.sock.settimeout(10)
+    client.sock.settimeout(HANG)
     worker.serve()
     status, _, body = client.read()
     assert (status, body) == (200, "hello from worker 1, slot 2, generation 3\n")
@@ -42,16 +44,16 @@ def test_drain_answers_in_flight_then_closes(start, slots):
     worker = master.serving([slot])
     busy, kept, idle = (Client(slot.getsockname()) for _ in range(3))
     assert kept.get()[0] == idle.get()[0] == 200
-    busy.ask("/sleep?seconds=0.5")
+    busy.ask("/sleep?seconds=2")
     assert kept.get("/pid")[2] == f"{worker.pid}\n"
-    worker.drain(linger=0.3)
+    worker.drain(linger=1)
     worker.peer.expect("draining")
     status, headers, _ = kept.get()
     assert (status, headers["connection"]) == (200, "close")
     assert kept.ended()
     assert idle.ended()
     status, headers, body = busy.read()
-    assert (status, headers["connection"], body) == (200, "close", "slept 0.5 s\n")
+    assert (status, headers["connection"], body) == (200, "close", "slept 2 s\n")
     report = worker.peer.expect("drained")
     assert (report["requests"], report["closed"], report["cut"], report["websockets"]) == (5, 1, 0, 0)
     assert worker.gone()
@@ -95,11 +97,11 @@ def test_end_of_file_on_the_channel_drains(start, slots):
     (slot,) = slots(1)
     worker = master.serving([slot])
     client = Client(slot.getsockname())
-    client.ask("/sleep?seconds=0.3")
+    client.ask("/sleep?seconds=1")
     other = Client(slot.getsockname())
     other.get()
     worker.peer.wire.sock.shutdown(2)
-    assert client.read()[2] == "slept 0.3 s\n"
+    assert client.read()[2] == "slept 1 s\n"
     assert worker.gone()
     assert master.exited(worker) == 0
     client.close()
@@ -123,7 +125,7 @@ def test_zygote_leaves_when_nobody_wants_it(start, slots):
     (slot,) = slots(1)
     worker = master.serving([slot])
     master.peer.wire.sock.shutdown(2)
-    assert master.process.wait(10) == 0
+    assert master.process.wait(HANG) == 0
     client = Client(slot.getsockname())
     assert client.get()[0] == 200
     client.close()
@@ -138,7 +140,7 @@ def test_end(start):
     master.peer.send({"op": "list"})
     master.peer.send({"op": "end"})
     master.peer.expect("listed")
-    assert master.process.wait(10) == 0
+    assert master.process.wait(HANG) == 0
 
 
 def test_the_twin_takes_over(start, slots):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests import output
+from tests.patience import HANG
 from tests.systemd.harness import cgroups, images
 
 T = TypeVar("T")
@@ -77,14 +78,14 @@ class Container:
         argv: Sequence[str],
         *,
         check: bool = True,
-        timeout: float = 60.0,
+        timeout: float = HANG,
         input: str | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Done:
         """Run a command inside as root, in '/'. Ended by SIGKILL at `timeout` seconds, which always raises."""
         return self._run(["nsenter", "-t", str(self.leader), "-a", "--"], argv, check, timeout, input, env)
 
-    def sh(self, script: str, *, check: bool = True, timeout: float = 60.0) -> Done:
+    def sh(self, script: str, *, check: bool = True, timeout: float = HANG) -> Done:
         """Run a script by the machine's /bin/sh -eu."""
         return self.run(["/bin/sh", "-euc", script], check=check, timeout=timeout)
 
@@ -97,11 +98,11 @@ class Container:
         """The argv that runs a program of the tests' machine in the container's network, and that ends with us."""
         return ["setpriv", "--pdeathsig", "KILL", "nsenter", "-t", str(self.leader), "-n", "--", *argv]
 
-    def host_exec(self, argv: Sequence[str], *, check: bool = True, timeout: float = 60.0) -> Done:
+    def host_exec(self, argv: Sequence[str], *, check: bool = True, timeout: float = HANG) -> Done:
         """Run a program of the machine the tests run on (wrk, ab) in the container's network."""
         return self._run(self.host_argv([]), argv, check, timeout, None, os.environ)
 
-    def systemctl(self, *arguments: str, check: bool = True, timeout: float = 60.0) -> Done:
+    def systemctl(self, *arguments: str, check: bool = True, timeout: float = HANG) -> Done:
         return self.run(["systemctl", "--no-pager", *arguments], check=check, timeout=timeout)
 
     def show(self, unit: str, property: str) -> str:
@@ -159,7 +160,7 @@ class Container:
         self.copy(deb, f"/tmp/{deb.name}")
         return self.run(["dpkg", "-i", f"/tmp/{deb.name}"], env={"DEBIAN_FRONTEND": "noninteractive"})
 
-    def wait_for(self, what: str, probe: Callable[[], T], *, timeout: float = 30.0, interval: float = 0.05) -> T:
+    def wait_for(self, what: str, probe: Callable[[], T], *, timeout: float = HANG, interval: float = 0.05) -> T:
         """Ask until `probe` returns something true, and return that. The last resort, where no event tells."""
         end = time.monotonic() + timeout
         while not (found := probe()):
@@ -187,7 +188,7 @@ class Container:
         script = 'find "/sys/fs/cgroup$1" -name cgroup.procs -exec cat {} + 2>/dev/null || :'
         return sorted(map(int, self.run(["/bin/sh", "-c", script, "sh", group]).stdout.split()))
 
-    def poweroff(self, timeout: float = 30.0) -> None:
+    def poweroff(self, timeout: float = HANG) -> None:
         """Shut down in order, as `systemctl poweroff` does; the machine is gone afterwards."""
         self.systemctl("poweroff", check=False)
         assert self._nspawn is not None

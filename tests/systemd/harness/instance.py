@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tests.patience import HANG
 from tests.systemd.harness.container import Container, ContainerError, Done
 
 
@@ -60,11 +61,11 @@ class Instance:
     def _told(self, *arguments: str, check: bool) -> Done:
         """systemctl, with the journal in the failure: systemctl itself gives no reason."""
         try:
-            return self.systemctl(*arguments, check=check, timeout=90)
+            return self.systemctl(*arguments, check=check, timeout=HANG)
         except ContainerError as e:
             raise ContainerError("\n".join([str(e), *self.messages()[-40:]])) from None
 
-    def systemctl(self, *arguments: str, check: bool = True, timeout: float = 60.0) -> Done:
+    def systemctl(self, *arguments: str, check: bool = True, timeout: float = HANG) -> Done:
         return self.machine.systemctl(*arguments, check=check, timeout=timeout)
 
     def show(self, property: str) -> str:
@@ -72,7 +73,7 @@ class Instance:
 
     def clusterd(self, *arguments: str, check: bool = True) -> Done:
         """`clusterd ARGUMENTS NAME`."""
-        return self.machine.run(["clusterd", *arguments, self.name], check=check, timeout=90)
+        return self.machine.run(["clusterd", *arguments, self.name], check=check, timeout=HANG)
 
     def status(self) -> dict[str, Any]:
         """What `clusterd status --json` says."""
@@ -83,7 +84,7 @@ class Instance:
         """The pid, as the machine numbers it, of the serving worker of each live slot."""
         return {worker["slot"]: worker["pid"] for worker in self.status()["workers"] if worker["state"] == "serving"}
 
-    def get(self, path: str = "/", *, timeout: float = 10.0) -> tuple[int, str]:
+    def get(self, path: str = "/", *, timeout: float = HANG) -> tuple[int, str]:
         """(status, body) of one request on a connection of its own; status 0 when there was no answer."""
         argv = ["curl", "-s", "-m", f"{timeout}", "-w", "\n%{http_code}", f"http://127.0.0.1:{self.port}{path}"]
         body, _, status = self.machine.run(argv, check=False, timeout=timeout + 5).stdout.rpartition("\n")

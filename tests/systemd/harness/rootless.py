@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from tests.patience import HANG
 from tests.systemd.harness.container import Container, Done
 from tests.systemd.harness.instance import Instance
 
@@ -61,7 +62,7 @@ class Own(Instance):
 
     def clusterd(self, *arguments: str, check: bool = True, session: bool = True) -> Done:
         argv = ["clusterd", "--user", *arguments, self.name]
-        return self.user.run(argv, check=check, timeout=90, session=session)
+        return self.user.run(argv, check=check, timeout=HANG, session=session)
 
     def status(self) -> dict[str, Any]:
         status: dict[str, Any] = json.loads(self.clusterd("status", "--json").stdout)
