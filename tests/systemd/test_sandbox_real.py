@@ -90,8 +90,12 @@ def test_cache_in_redis(app: Instance) -> None:
     machine.sh("printf 'unixsocket /run/redis/redis-server.sock\nunixsocketperm 770\n' >>/etc/redis/redis.conf")
     machine.systemctl("restart", "redis-server")
     try:
-        deploy(app, '[sandbox]\ngroups = ["redis"]\n', 'cache = "unix:///run/redis/redis-server.sock?db=0"\n')
+        unix = 'cache = "unix:///run/redis/redis-server.sock?db=0"\n'
+        deploy(app, "", unix)
         app.start()
+        assert "Permission denied" in (said := ask(app, "python", count)) and "[sandbox] groups" in said
+        deploy(app, '[sandbox]\ngroups = ["redis"]\n', unix)
+        machine.systemctl("restart", app.service)
         assert ask(app, "python", count) == 1
         machine.run(["redis-cli", "config", "set", "requirepass", "s3cret"])
         url = "redis://:s3cret@127.0.0.1:6379/0"

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+from caches import server
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,23 +68,33 @@ asyncio.run(main())
 """
 
 
-def run(program: str) -> None:
+@pytest.fixture(params=["embedded", pytest.param("redis", marks=pytest.mark.proof)])
+def place(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """The environment that says where the cache is."""
+    if request.param == "embedded":
+        yield {}
+        return
+    with server() as running:
+        yield {"CLUSTERD_CACHE": running.urls["unix"], "CLUSTERD_WORKER": "1", "CLUSTERD_APP": "test"}
+
+
+def run(program: str, place: dict[str, str]) -> None:
     path = os.pathsep.join(map(str, (ROOT / "service", ROOT / "examples/sessions")))
-    env = {"PYTHONPATH": path, "PATH": os.environ["PATH"]}
+    env = {"PYTHONPATH": path, "PATH": os.environ["PATH"], **place}
     made = subprocess.run([sys.executable, "-B", "-c", program], capture_output=True, text=True, env=env, timeout=120)
     assert made.returncode == 0, made.stderr
 
 
-def test_django() -> None:
+def test_django(place: dict[str, str]) -> None:
     """The same steps give what Django's own cache in a process gives; what is not JSON is refused."""
-    run(DJANGO)
+    run(DJANGO, place)
 
 
-def test_flask() -> None:
+def test_flask(place: dict[str, str]) -> None:
     """What Flask's own sessions can hold comes back as it was."""
-    run(FLASK)
+    run(FLASK, place)
 
 
-def test_starlette() -> None:
+def test_starlette(place: dict[str, str]) -> None:
     """An id that this store has not made is never kept."""
-    run(STARLETTE)
+    run(STARLETTE, place)

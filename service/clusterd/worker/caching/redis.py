@@ -99,7 +99,8 @@ class Redis:
                 raise not_counted("the sum has more than 64 bits") from None
             raise CacheError(f"the cache '{self.name}' says: {text}") from e
         except (redis.RedisError, OSError) as e:
-            raise CacheError(f"the cache '{self.name}' does not answer: {e}") from e
+            hint = " (is the service in the socket's group? [sandbox] groups)" if "Permission denied" in str(e) else ""
+            raise CacheError(f"the cache '{self.name}' does not answer: {e}{hint}") from e
         finally:
             if in_zygote():  # a connection left by the import would prevent that workers are forked from it
                 self._client.connection_pool.disconnect()
