@@ -17,7 +17,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "balance": frozenset(),
     "bus": frozenset({"worker.frames", "worker.topics"}),
     "worker": frozenset(),
-    "config": frozenset({"worker.abilities", "worker.reference"}),
+    "config": frozenset({"worker.abilities", "worker.reference", "worker.topics"}),
     "shell": frozenset({"worker.wire", "balance"}),
     "generator": frozenset({"config"}),
     "keeper": frozenset({"worker.wire", "shell"}),

@@ -27,7 +27,7 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
     sys.dont_write_bytecode = True
 
-from clusterd.config import profiles
+from clusterd.config import profiles, timers
 from clusterd.config.addresses import ANY4, ANY6, Address, parse
 from clusterd.config.claims import serving, settle
 from clusterd.config.confinement import directives
@@ -52,14 +52,17 @@ def main(arguments: list[str]) -> int:
     if arguments[3:]:
         place, tell = place._replace(configuration=arguments[3], runtime=[*arguments[4:], place.runtime][0]), complain
     apps: dict[str, tuple[list[Address], str, str]] = {}
+    tasks: dict[str, dict[str, str]] = {}
     for name in names(place.configuration):
         file = place.file(name)
         try:
             table = profiles.laid_over(read(file), chosen(file))
             listen = addresses(table)
             of_service, ignored = service(file, table, listen, place)
+            tasks[name], untimed = timers.units(name, file, table, account(table, "user"), place.user)
+            of_service = wanting(of_service, sorted(unit for unit in tasks[name] if unit.endswith(".timer")))
             apps[name] = listen, socket(file, table, listen, place), of_service
-            for why in ignored:
+            for why in ignored + untimed:
                 tell(f"{file}: {why}, ignoring")
         except (OSError, ValueError, RecursionError) as e:
             tell(unserved(file, e))
@@ -72,6 +75,8 @@ def main(arguments: list[str]) -> int:
             try:
                 write(normal, f"cluster@{name}.socket", of_socket)
                 write(normal, f"cluster@{name}.service", of_service)
+                for unit, content in tasks[name].items():
+                    put(f"{normal}/{unit}", content)
             except OSError as e:
                 tell(unserved(place.file(name), e))
     return 0
@@ -235,10 +240,20 @@ def drop_in(file: str, section: str, lines: list[str]) -> str:
     )
 
 
+def wanting(content: str, units: list[str]) -> str:
+    """`content` of a drop-in whose unit has `units` started with it, and those that come to be while it runs."""
+    upholds = f"Upholds={' '.join(units)}\n"
+    return content.replace("\n\n[", f"\n{upholds}\n[", 1) if units else content
+
+
 def write(normal: str, unit: str, content: str) -> None:
     directory = f"{normal}/{unit}.d"
     os.makedirs(directory, exist_ok=True)
-    with open(f"{directory}/50-clusterd.conf", "x") as f:
+    put(f"{directory}/50-clusterd.conf", content)
+
+
+def put(path: str, content: str) -> None:
+    with open(path, "x") as f:
         os.fchmod(f.fileno(), _FILE_MODE)
         f.write(content)
 

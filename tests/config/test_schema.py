@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from clusterd.config.load import Invalid
 from clusterd.config.reader import read
 from clusterd.config.schema import schema, text
-from clusterd.config.settings import TABLE
+from clusterd.config.settings import ANY, TABLE
 from clusterd.config.values import UNITS
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -68,7 +68,11 @@ def test_every_key_has_a_shape_and_words() -> None:
     """Each setting is in the schema with its words, and says more of its value than that there is one."""
     for key, row in TABLE.items():
         table, _, name = key.rpartition(".")
-        at = SCHEMA["properties"][table]["properties"][name] if table else SCHEMA["properties"][name]
+        if table.endswith(f".{ANY}"):
+            of = SCHEMA["properties"][table.removesuffix(f".{ANY}")]["additionalProperties"]
+            at = of["properties"][name]
+        else:
+            at = SCHEMA["properties"][table]["properties"][name] if table else SCHEMA["properties"][name]
         assert at["description"].startswith(row.doc), key
         assert set(at) & {"type", "enum", "anyOf"}, f"{key}: give its Kind a schema"
         assert key in ("listen", "slots") or _in_profile(key), key
@@ -77,7 +81,9 @@ def test_every_key_has_a_shape_and_words() -> None:
 def _in_profile(key: str) -> bool:
     at = SCHEMA["definitions"]["profile"]["properties"]
     for part in key.split("."):
-        at = at.get(part, {}).get("properties", at.get(part))
+        if part != ANY:
+            found = at.get(part, {})
+            at = found.get("properties") or (found.get("additionalProperties") or {}).get("properties") or found
     return bool(at)
 
 
@@ -101,6 +107,7 @@ WRONG = [
     'command = []\nlisten = "8000"',
     'command = ["x"]\nlisten = "8000"\npython = "/usr/bin/python3"',
     'command = ["x"]\nlisten = "8000"\n[http]\nkeep-alive = "5s"',
+    'command = ["x"]\nlisten = "8000"\n[task.users]\ncall = "a:b"',
     'app = "a:b"\nlisten = "http"',
     'app = "a:b"\nlisten = []',
     'app = "a:b"\nlisten = 70000',
@@ -116,6 +123,9 @@ WRONG = [
             "[reload]\npreload = true", '[health]\npath = "healthz"', '[log]\naccess = "true"', '[log]\nlevel = "loud"',
             "[env]\nTOKEN = 5", '[env]\nLISTEN_FDS = "3"', "[env]\n\"a b\" = 'x'", '[http]\nroot-path = "/x/"',
             "[frobnicate]\nx = 1", "profile = 5", "[profile.none]", "[profile.x]\nworkers = 0",
+            "[task]\nx = 1", "[task.users]", "[task.Users]\ncall = 'a:b'", "[task.users]\ncall = 'a'",
+            "[task.users]\ncall = 'a:b'\nevery = 10", "[task.users]\ncall = 'a:b'\nevery = '1h'\ncalendar = 'daily'",
+            "[task.users]\ncall = 'a:b'\nevry = '1h'",
             '[profile.x]\nlisten = "80"', "[profile.X]", "[profile.x.profile.y]", '[profile.x.http]\nkeep-alive = 5',
         )
     ),

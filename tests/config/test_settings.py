@@ -13,7 +13,7 @@ import pytest
 from clusterd.config.difference import _get
 from clusterd.config.load import from_run
 from clusterd.config.manual import engines_table, manual
-from clusterd.config.settings import ENGINES, LATER, NAMED, TABLE, TYPES, Http, Settings, key_of
+from clusterd.config.settings import ANY, EACH, ENGINES, LATER, NAMED, TABLE, TYPES, Http, Settings, key_of
 from clusterd.worker import abilities, boot
 from tests.lacking import lacking
 
@@ -22,6 +22,8 @@ def test_every_field_has_a_row() -> None:
     """Each field of each table is a row, apart from what the file's name gives."""
     keys = {key_of(f) for f in fields(Settings)} - {"name", "file", "profile"} - TYPES.keys()
     keys |= {f"{table}.{key_of(f)}" for table, cls in TYPES.items() for f in fields(cls)}
+    keys -= EACH.keys()
+    keys |= {f"{table}.{ANY}.{key_of(f)}" for table, cls in EACH.items() for f in fields(cls)}
     assert keys == TABLE.keys()
     assert all(row.key == key for key, row in TABLE.items())
 
@@ -33,7 +35,9 @@ def test_defaults_in_words() -> None:
         if re.fullmatch(r'"[^"]*"|true|false', row.default) and key not in ("directory", "python"):
             value = row.kind.parse({"true": True, "false": False}.get(row.default, row.default.strip('"')))
             resolved = {"workers": settings.workers, "balance": "random", "reload.surge": None}.get(key, value)
-            assert _get(settings, key) == resolved, key
+            of_each = key.partition(".")[0] in EACH
+            name = key.rpartition(".")[2].replace("-", "_")
+            assert (getattr(EACH["task"](), name) if of_each else _get(settings, key)) == resolved, key
 
 
 def test_frozen() -> None:

@@ -20,7 +20,8 @@ GOLDEN = Path(__file__).resolve().parent / "golden"
 PYTHON = ["/usr/bin/python3", "-IS"]
 
 ALLOWED = {
-    "addresses", "claims", "confinement", "cores", "files", "homes", "names", "places", "profiles", "values",
+    "addresses", "claims", "confinement", "cores", "files", "homes", "names", "places", "profiles", "timers",
+    "values",
 }  # fmt: skip
 """Of clusterd.config: what the generator may import."""
 

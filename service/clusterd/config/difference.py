@@ -13,7 +13,7 @@ from clusterd.config.addresses import Address
 from clusterd.config.homes import at_home
 from clusterd.config.kinds import size_text
 from clusterd.config.places import SYSTEM, Place
-from clusterd.config.settings import TABLE, TYPES, Applies, Settings
+from clusterd.config.settings import EACH, TABLE, TYPES, Applies, Settings, Task, key_of
 from clusterd.config.values import duration_text
 
 _HOW: Mapping[Applies, str] = {
@@ -45,6 +45,8 @@ def difference(old: Settings, new: Settings, place: Place = SYSTEM) -> list[Chan
     """What turns `old` into `new`, in the order of the manual. `file` and `name` are no settings."""
     changes: list[Change] = []
     for key, row in TABLE.items():
+        if key.partition(".")[0] in EACH:
+            continue
         before, after = _get(old, key), _get(new, key)
         if key == "env":
             changes += _variables(before, after)
@@ -61,7 +63,29 @@ def difference(old: Settings, new: Settings, place: Place = SYSTEM) -> list[Chan
                 applies = "restart"  # ProtectHome= of the unit changes with it
             text = _size if key in _SIZES else _text
             changes.append(Change(key, text(before), text(after), applies))
+    for name in sorted(old.task.keys() | new.task.keys()):
+        changes += _of_task(f"task.{name}", old.task.get(name), new.task.get(name))
     return changes
+
+
+def _of_task(key: str, old: Task | None, new: Task | None) -> list[Change]:
+    """One that comes or goes is one change."""
+    if old is None or new is None:
+        timed = any(each is not None and each.calendar for each in (old, new))
+        applies: Applies = "daemon-reload" if timed else "reload"
+        before, after = ("none" if each is None else each.call for each in (old, new))
+        return [Change(key, before, after, applies)]
+    timed = bool(old.calendar or new.calendar)
+    return [
+        Change(
+            f"{key}.{key_of(f)}",
+            _text(getattr(old, f.name)),
+            _text(getattr(new, f.name)),
+            "daemon-reload" if timed and f.name in ("calendar", "jitter") else "reload",
+        )
+        for f in fields(Task)
+        if getattr(old, f.name) != getattr(new, f.name)
+    ]
 
 
 def needing(changes: Sequence[Change], *applies: Applies) -> list[Change]:
@@ -97,6 +121,10 @@ def from_json(made: Mapping[str, Any]) -> Settings:
         Address(**{k: v for k, v in each.items() if k in Address._fields}) for each in made.get("listen", ())
     )
     values["command"] = tuple(made["command"]) if made.get("command") else None
+    names = {f.name for f in fields(Task)}
+    values["task"] = {
+        name: Task(**{k: v for k, v in each.items() if k in names}) for name, each in made.get("task", {}).items()
+    }
     return Settings(**values)
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from clusterd.config import addresses, confinement, shapes
+from clusterd.config import addresses, confinement, shapes, timers
 from clusterd.config.names import ACCOUNT, is_account, is_loadable, is_root
 from clusterd.config.values import duration, duration_text
-from clusterd.worker import reference
+from clusterd.worker import reference, topics
 
 MAX_LISTEN = 16
 _VARIABLE = re.compile(r"\$[A-Z_][A-Z0-9_]{0,63}")
@@ -209,6 +209,27 @@ def _app(value: Any) -> str:
     return text
 
 
+def _call(value: Any) -> str:
+    text = _app(value)
+    if text.endswith(")"):
+        raise Wrong("it is called each time it is due: write the name of the function alone")
+    return text
+
+
+def _calendar(value: Any) -> str:
+    text = _text(value)
+    try:
+        return timers.calendar(text)
+    except ValueError as e:
+        raise Wrong(str(e)) from e
+
+
+def _topic(value: Any) -> str:
+    if (why := topics.wrong(value, "key")) is not None:
+        raise Wrong(why.partition(": ")[2])
+    return str(value)
+
+
 def _command(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         words = ", ".join(f'"{word}"' for word in value.split()[:4])
@@ -378,6 +399,9 @@ PEM = Kind("an absolute path, or the name of a credential", _pem, schema=shapes.
 PATH = Kind("an absolute path", _path, schema=shapes.text("^/", MAX_TEXT))
 ENVIRONMENT_FILE = Kind("an absolute path", _environment_file, schema=shapes.text(r"^/[^*?\[\]\\\s]*$", MAX_TEXT))
 APP = Kind('"MODULE:OBJECT" or "MODULE:FACTORY()"', _app, schema=shapes.text(shapes.APP, MAX_TEXT))
+CALL = Kind('"MODULE:FUNCTION"', _call, schema=shapes.text(shapes.APP, MAX_TEXT))
+CALENDAR = Kind('a time such as "Mon..Fri 04:00"', _calendar, schema=shapes.text("", timers.MAX_CALENDAR))
+TOPIC = Kind(f"a text of 1 to {topics.MAX_TOPIC} bytes", _topic, schema=shapes.text("", topics.MAX_TOPIC))
 COMMAND = Kind(
     "a list of strings, the program and its arguments", _command, schema=shapes.words(MAX_ARGUMENTS, MAX_TEXT)
 )

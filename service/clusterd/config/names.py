@@ -11,6 +11,14 @@ ACCOUNT = "[a-z_][a-z0-9_-]{0,30}"
 """What Debian's adduser and systemd's strict mode both take, numbers besides."""
 
 
+TASK = "[a-z][a-z0-9_-]{0,30}"
+"""Of a task: part of a unit's name."""
+
+
+def is_task(text: str) -> bool:
+    return re.fullmatch(TASK, text) is not None
+
+
 def is_name(text: str) -> bool:
     """Whether `text` may name an instance: 'cluster@TEXT.service', 'TEXT.toml', the user 'cluster-TEXT'."""
     return re.fullmatch(NAME, text) is not None

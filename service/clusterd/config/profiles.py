@@ -39,8 +39,15 @@ def laid_over(table: Mapping[str, Any], profile: str) -> dict[str, Any]:
     for key, value in over.items():
         below = plain.get(key)
         if key not in FIXED:
-            plain[key] = {**below, **value} if isinstance(below, dict) and isinstance(value, dict) else value
+            plain[key] = _over(below, value, 2 if key == "task" else 1)
     return plain
+
+
+def _over(below: Any, value: Any, depth: int) -> Any:
+    """`value`, with what `below` has besides: as many tables deep."""
+    if not depth or not isinstance(below, dict) or not isinstance(value, dict):
+        return value
+    return {**below, **{key: _over(below.get(key), each, depth - 1) for key, each in value.items()}}
 
 
 def beside(file: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -11,17 +11,19 @@ from clusterd.config.confinement import makes_code
 from clusterd.config.cores import cores, default_slots, rounded_up
 from clusterd.config.homes import at_home
 from clusterd.config.kinds import Wrong, show, type_name
+from clusterd.config.names import TASK, is_task
 from clusterd.config.places import SYSTEM, Place
 from clusterd.config.ports import first_unprivileged
 from clusterd.config.problem import Invalid, Problem
 from clusterd.config.profiles import FIXED, NAME, NONE, is_profile, laid_over
-from clusterd.config.settings import ENGINES, LATER, TABLE, TYPES, Http, Settings, key_of
+from clusterd.config.settings import ANY, EACH, ENGINES, LATER, TABLE, TYPES, Http, Settings, Task, key_of, row_of
 from clusterd.config.values import percent
 from clusterd.worker import abilities
 
 MAX_DESCRIPTORS = 1024
 """slots x TCP addresses + UNIX sockets: half of the service's FileDescriptorStoreMax=, see units/cluster@.service."""
 MAX_PROFILES = 32
+MAX_TASKS = 64
 
 
 def read(name: str, file: str | None, table: Mapping[str, Any], place: Place = SYSTEM, profile: str = "") -> Settings:
@@ -103,6 +105,7 @@ class _Reader:
         self.values: dict[str, Any] = {}
         self.written: dict[str, Any] = {}
         self.problems: list[Problem] = []
+        self.tasks: list[str] = []
 
     def wrong(self, key: str, found: str, expected: str, hint: str = "") -> None:
         self.problems.append(Problem(self.file, key, found, expected, hint))
@@ -116,13 +119,37 @@ class _Reader:
                 self.wrong(key, "a key of a later release", "none", LATER[key])
             elif key in TYPES and isinstance(value, dict):
                 self.table(key + ".", value)
-            elif key in TYPES:
-                self.wrong(key, show(value), f"a table: [{key}]")
+            elif key in EACH and isinstance(value, dict):
+                self.each(key, value)
+            elif key in TYPES or key in EACH:
+                self.wrong(key, show(value), f"a table: [{key}]" if key in TYPES else f"tables: [{key}.{ANY}]")
             else:
                 self.unknown(prefix, name)
 
+    def each(self, key: str, tables: Mapping[str, Any]) -> None:
+        """[task.NAME]: the same rows for every name."""
+        if len(tables) > MAX_TASKS:
+            self.wrong(key, f"{len(tables)} tasks", f"at most {MAX_TASKS}")
+        rows = {key_of(f) for f in fields(EACH[key])}
+        for name, table in list(tables.items())[:MAX_TASKS]:
+            prefix = f"{key}.{name}"
+            if name in rows and not isinstance(table, dict):
+                hint = f"a task has a name, and its keys stand below it: [{key}.users]"
+                self.wrong(prefix, show(table), f"a table: [{key}.{ANY}]", hint)
+            elif not is_task(name):
+                self.wrong(prefix, "that name", f"{TASK}")
+            elif not isinstance(table, dict):
+                self.wrong(prefix, show(table), f"a table: [{prefix}]")
+            else:
+                self.tasks.append(name)
+                for below, value in table.items():
+                    if below in rows:
+                        self.value(f"{prefix}.{below}", value)
+                    else:
+                        self.unknown(f"{prefix}.", below)
+
     def value(self, key: str, value: Any) -> None:
-        kind = TABLE[key].kind
+        kind = row_of(key).kind
         self.written[key] = value
         try:
             self.values[key] = kind.parse(value)
@@ -132,7 +159,9 @@ class _Reader:
                 self.wrong(key + each.key, found, each.expected or kind.expected, each.hint)
 
     def unknown(self, prefix: str, name: str) -> None:
-        names = [k.removeprefix(prefix).split(".")[0] for k in TABLE if k.startswith(prefix)]
+        table = prefix.partition(".")[0]
+        general = f"{table}.{ANY}." if table in EACH else prefix
+        names = [k.removeprefix(general).split(".")[0] for k in TABLE if k.startswith(general)]
         near = difflib.get_close_matches(name.replace("_", "-").lower(), names, 1, 0.7)
         elsewhere = [key for key in TABLE if key.rpartition(".")[2] == name.replace("_", "-")]
         hint = f"did you mean '{prefix}{near[0]}'?" if near else ""
@@ -151,8 +180,11 @@ class _Reader:
         else:
             sort = "app" if "app" in values else "command"
             for key in values:
-                if TABLE[key].only not in ("both", sort):
+                if not key.startswith("task.") and TABLE[key].only not in ("both", sort):
                     self.only(key, sort)
+            if sort == "command" and self.tasks:
+                hint = "a task is a function of the application: for a program write a systemd.timer(5) of your own"
+                self.wrong(f"task.{self.tasks[0]}", "a task of a 'command'", "an 'app' for it", hint)
         if "listen" not in values.keys() | bad:
             self.wrong("listen", "nothing", "an address", 'for example listen = "127.0.0.1:8000"')
         self.engine()
@@ -160,6 +192,16 @@ class _Reader:
         self.listening()
         self.sandbox()
         self.times()
+        self.scheduled(bad)
+
+    def scheduled(self, bad: Collection[str]) -> None:
+        for name in self.tasks:
+            key = f"task.{name}"
+            if f"{key}.call" not in self.values.keys() | bad:
+                self.wrong(f"{key}.call", "nothing", "a function", 'for example call = "hello:count_users"')
+            if f"{key}.every" in self.values and f"{key}.calendar" in self.values:
+                hint = "without either it runs on demand: clusterd task"
+                self.wrong(f"{key}.calendar", "both 'every' and 'calendar'", "one of them", hint)
 
     def only(self, key: str, sort: str) -> None:
         other = "command" if sort == "app" else "app"
@@ -272,6 +314,10 @@ class _Reader:
         made: dict[str, Any] = {
             table: cls(**{f.name: v[key] for f in fields(cls) if (key := f"{table}.{key_of(f)}") in v})
             for table, cls in TYPES.items()
+        }
+        made["task"] = {
+            name: Task(**{f.name: v[key] for f in fields(Task) if (key := f"task.{name}.{key_of(f)}") in v})
+            for name in self.tasks
         }
         made |= {f.name: v[key_of(f)] for f in fields(Settings) if key_of(f) in v}
         return Settings(name=name, file=file, profile=profile, **made)

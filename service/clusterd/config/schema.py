@@ -11,7 +11,8 @@ import json
 from typing import Any
 
 from clusterd.config import profiles
-from clusterd.config.settings import TABLE, TYPES, Setting
+from clusterd.config.names import TASK
+from clusterd.config.settings import ANY, EACH, TABLE, TYPES, Setting
 
 INSTALLED = "/usr/share/clusterd/cluster.schema.json"
 DIRECTIVE = f"#:schema file://{INSTALLED}"
@@ -33,6 +34,7 @@ _TABLES = {
     "sandbox": "What the service may do beyond its unit, or may not.",
     "limits": "What the service may use.",
     "log": "What is logged.",
+    "task": "Functions of the application that run once, not once a worker.",
 }
 
 
@@ -57,14 +59,15 @@ def schema() -> dict[str, Any]:
         "definitions": {
             "profile": {
                 "type": "object",
-                "properties": _keys(lambda key: key not in profiles.FIXED),
+                "properties": _keys(lambda key: key not in profiles.FIXED, whole=False),
                 "additionalProperties": False,
             }
         },
     }
 
 
-def _keys(wanted: Any) -> dict[str, Any]:
+def _keys(wanted: Any, *, whole: bool = True) -> dict[str, Any]:
+    """Not `whole`: of a profile, which has of a task only what is another there."""
     found: dict[str, Any] = {}
     for key, row in TABLE.items():
         if not wanted(key):
@@ -74,9 +77,21 @@ def _keys(wanted: Any) -> dict[str, Any]:
             found[key] = _key(row)
             continue
         empty = {"type": "object", "properties": {}, "additionalProperties": False}
+        if table.endswith(f".{ANY}"):
+            table = table.removesuffix(f".{ANY}")
+            every = found.setdefault(table, {"type": "object", "description": _TABLES[table], **_named(empty, whole)})
+            every["additionalProperties"]["properties"][name] = _key(row)
+            continue
         made = found.setdefault(table, {**empty, "description": _TABLES.get(table, f"[{table}]")})
         made["properties"][name] = _key(row)
     return found
+
+
+def _named(empty: dict[str, Any], whole: bool) -> dict[str, Any]:
+    """[task.NAME]"""
+    one = {**empty, "properties": {}, "not": {"required": ["every", "calendar"]}}
+    one |= {"required": ["call"]} if whole else {}
+    return {"propertyNames": {"pattern": f"^{TASK}$"}, "additionalProperties": one}
 
 
 def _key(row: Setting) -> dict[str, Any]:
@@ -93,7 +108,8 @@ def _key(row: Setting) -> dict[str, Any]:
 def _without(sort: str) -> dict[str, Any]:
     """That none of the keys is there that only a file with `sort` has."""
     forbidden = [key for key, row in TABLE.items() if row.only == sort]
-    top = [sort] + [key for key in forbidden if "." not in key]
+    named = sorted({key.partition(".")[0] for key in forbidden} & EACH.keys())
+    top = [sort] + [key for key in forbidden if "." not in key] + named
     tables = {
         table: {"not": {"anyOf": [{"required": [name]} for name in names]}}
         for table in TYPES

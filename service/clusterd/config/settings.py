@@ -374,6 +374,60 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Task:
+    """`every` and `calendar` are never both there; with neither it runs on demand only."""
+
+    call: str = _row(
+        kinds.CALL,
+        "The function that is called, without arguments, plain or async: each time in a process of its own, which has "
+        "the application imported, and ends with it.",
+        "",
+        default="none: it must be given",
+        only="app",
+    )
+    every: float | None = _row(
+        kinds.seconds(0.1, 366 * 86400),
+        "How much later it runs again, from start to start; first when the application begins to serve. A run that is "
+        "due while another goes on is left out.",
+        None,
+        default="none",
+        only="app",
+    )
+    calendar: str | None = _row(
+        kinds.CALENDAR,
+        'In place of every: when it runs, in the grammar of systemd.time(7), such as "Mon..Fri 04:00". systemd does '
+        "it, by the timer cluster-task@APPLICATION:NAME.timer, and makes up for a run that was missed while the machine "
+        "was off.",
+        None,
+        default="none",
+        applies="daemon-reload",
+        only="app",
+    )
+    publish: str | None = _row(
+        kinds.TOPIC,
+        "The key under which what the function returns is published to all workers (worker.value of Python); it is "
+        "JSON then.",
+        None,
+        default="none",
+        only="app",
+    )
+    timeout: float = _row(
+        kinds.seconds(0.1, 30 * 86400),
+        "How long a run may take; then it gets SIGTERM, and 5 s later SIGKILL.",
+        3600.0,
+        default='"1h"',
+        only="app",
+    )
+    jitter: float = _row(
+        kinds.seconds(0, 86400),
+        "Each run begins up to so much later, by chance: where many would begin at once.",
+        0.0,
+        default='"0s"',
+        only="app",
+    )
+
+
+@dataclass(frozen=True)
 class Settings:
     """One application, every default filled in, "auto" replaced by what it stands for. Times are float seconds.
 
@@ -506,6 +560,11 @@ class Settings:
     sandbox: Sandbox = field(default_factory=Sandbox)
     limits: Limits = field(default_factory=Limits)
     log: Log = field(default_factory=Log)
+    task: Mapping[str, Task] = field(default_factory=dict, metadata={"each": Task})
+
+
+ANY = "NAME"
+"""Stands in a row's key for a name that the file gives: `task.NAME.every`."""
 
 
 def _rows(cls: type, prefix: str = "") -> dict[str, Setting]:
@@ -515,6 +574,8 @@ def _rows(cls: type, prefix: str = "") -> dict[str, Setting]:
         if "setting" in each.metadata:
             row: Setting = each.metadata["setting"]
             found[key] = Setting(row.kind, row.doc, row.default, row.applies, row.only, key)
+        elif "each" in each.metadata:
+            found |= _rows(each.metadata["each"], f"{key}.{ANY}.")
         elif each.default_factory is not MISSING:
             made: Any = each.default_factory  # the class of a table
             found |= _rows(made, key + ".")
@@ -526,7 +587,7 @@ def key_of(each: Field[Any]) -> str:
 
 
 TABLE: Mapping[str, Setting] = _rows(Settings)
-"""Every setting by its key, in the order of the manual. Those of NAMED are one row."""
+"""Every setting by its key, in the order of the manual. Those of NAMED are one row; a task's have ANY for its name."""
 
 NAMED: Mapping[str, str] = {"env": "a string", "credentials": "an absolute path"}
 """Tables whose keys are names: what each value is."""
@@ -536,10 +597,19 @@ TYPES: Mapping[str, type] = {
 }
 """The tables of the file: "http" -> Http and so on."""
 
+EACH: Mapping[str, type] = {each.name: each.metadata["each"] for each in fields(Settings) if "each" in each.metadata}
+"""Tables of tables with names: "task" -> Task."""
+
+
+def row_of(key: str) -> Setting:
+    """The row of `key`, in which names are as the file has them: `task.users.every`."""
+    table, _, rest = key.partition(".")
+    return TABLE[f"{table}.{ANY}.{rest.rpartition('.')[2]}" if table in EACH else key]
+
+
 LATER: Mapping[str, str] = {
     "recycle": "workers are not recycled in this release",
     "sticky": 'not in this release: balance = "hash" keeps a client\'s address on one worker',
-    "task": "background tasks are not in this release: write a unit for them",
     "health.watchdog": "not in this release",
 }
 """Keys of the design that are not built yet, refused in words rather than as unknown."""
