@@ -16,6 +16,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "core": frozenset(),
     "balance": frozenset(),
     "bus": frozenset({"worker.frames", "worker.topics"}),
+    "tasks": frozenset(),
     "worker": frozenset(),
     "config": frozenset({"worker.abilities", "worker.reference", "worker.topics"}),
     "shell": frozenset({"worker.wire", "balance"}),
@@ -25,7 +26,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "drain": frozenset({"worker.wire", "shell", "config"}),
     "master": frozenset(
         {
-            *("core", "balance", "bus", "config", "shell", "keeper", "usher"),
+            *("core", "balance", "bus", "tasks", "config", "shell", "keeper", "usher"),
             *("worker.wire", "worker.frames", "worker.topics"),
         }
     ),
@@ -40,6 +41,7 @@ LAYERS: dict[str, frozenset[str]] = {
 
 PURE = {
     "core": "dataclasses enum typing collections __future__ functools itertools json math operator",
+    "tasks": "dataclasses enum typing collections __future__ math",
     "bus": "dataclasses typing collections __future__ json struct zlib",
 }
 """Of the standard library, for the layers that take no time, file or log from anywhere."""

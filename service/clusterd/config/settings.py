@@ -396,8 +396,8 @@ class Task:
     calendar: str | None = _row(
         kinds.CALENDAR,
         'In place of every: when it runs, in the grammar of systemd.time(7), such as "Mon..Fri 04:00". systemd does '
-        "it, by the timer cluster-task@APPLICATION:NAME.timer, and makes up for a run that was missed while the machine "
-        "was off.",
+        "it, by the timer cluster-task@APPLICATION:NAME.timer, and makes up for a run that was missed while the "
+        "machine was off.",
         None,
         default="none",
         applies="daemon-reload",
