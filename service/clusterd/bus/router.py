@@ -106,6 +106,14 @@ class Router:
             self._offer(member, f'{{"from":null,{frame}'.encode() + b"\0")
         return len(hear)
 
+    def retain(self, key: str, raw: str) -> None:
+        """`raw`, which is JSON, is the last value of `key` now. Raises Full."""
+        self.writes += self.table.publish(key, raw)
+        change = self._change(key)
+        for other in self.members.values():
+            if other.values and not other.behind:
+                self._change_for(other, change)
+
     def _on(self, member: Member, message: Message, frame: bytes) -> None:
         topic = _name(message.get("topic"))
         if topic not in member.topics and len(member.topics) >= topics.MAX_TOPICS:
@@ -169,14 +177,10 @@ class Router:
         if "value" not in message:
             raise Broken("a publish has 'value'")
         try:
-            self.writes += self.table.publish(key, frames.text(message["value"]))
+            self.retain(key, frames.text(message["value"]))
         except Full as e:
             self._fail(member, number, "refused", str(e))
             return
-        change = self._change(key)
-        for other in self.members.values():
-            if other.values and not other.behind:
-                self._change_for(other, change)
         done = frames.encode({"event": "done", "number": number, "version": self.table.version})
         self._must(member, done)
 

@@ -32,6 +32,12 @@ class Lost(CommandError):
     """The master went away in the middle of a call."""
 
 
+class NoTask(CommandError):
+    """The application has none of that name, but those of `known`."""
+
+    known: tuple[str, ...] = ()
+
+
 class RestartNeeded(CommandError):
     """The file asks for what a reload cannot change."""
 
@@ -176,7 +182,12 @@ def failure(instance: Instance, method: str, error: str, parameters: dict[str, A
         case "Stopping":
             return CommandError(f"{instance.name}: {verb} refused: it is stopping", Exit.STOPPING)
         case "Busy":
-            return CommandError(f"{instance.name}: {verb} refused: {text or 'busy'}", Exit.REFUSED)
+            hint = "with --wait that run is waited for" if "runs already" in text else ""
+            return CommandError(f"{instance.name}: {verb} refused: {text or 'busy'}", Exit.REFUSED, hint=hint)
+        case "NoTask":
+            unknown = NoTask(f"{instance.name}: there is no such task", Exit.INVALID)
+            unknown.known = tuple(map(str, parameters.get("known") or ()))
+            return unknown
         case "org.varlink.service.MethodNotFound" | "org.varlink.service.MethodNotImplemented":
             return CommandError(f"{instance.name}: its master has no method {method}", Exit.REFUSED)
         case other:

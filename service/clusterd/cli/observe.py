@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from clusterd.cli import control, files, systemd
+from clusterd.cli import control, files, scheduled, systemd
 from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.instances import Instance, InstanceType, Places, places
 from clusterd.cli.terminal import age, ranges, table
@@ -47,6 +47,9 @@ def status(instance: Instance, as_json: bool, check: bool) -> None:
     summary(found)
     workers(found)
     generations(found)
+    if tasks := found.get("tasks"):
+        click.echo()
+        scheduled.show(instance, tasks)
 
 
 def headline(found: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from clusterd.cli.observe import list_command, status
 from clusterd.cli.run import run
 from clusterd.cli.schema import schema_command
 from clusterd.cli.talk import listen, send
+from clusterd.cli.task import task
 from clusterd.cli.version import version
 from clusterd.config.places import SYSTEM, of_user
 
@@ -84,6 +85,7 @@ for command in (
     stop,
     send,
     listen,
+    task,
     schema_command,
     import_gunicorn,
     version,

@@ -12,7 +12,7 @@ import socket
 from dataclasses import dataclass, field
 
 from clusterd.bus.queue import MAX_WAITING
-from clusterd.bus.retained import HALF, Table
+from clusterd.bus.retained import HALF, Full, Table
 from clusterd.bus.router import Broken, Router
 from clusterd.master.context import Context
 from clusterd.shell import messages, poll
@@ -37,6 +37,8 @@ class Link:
     """One worker's bus."""
 
     sock: socket.socket
+    name: str
+    """Of the descriptor in the keeper's store."""
     torn: bool
     """Its next message may be the rest of one whose beginning a master that died has read."""
     frames: Frames = field(default_factory=Frames)
@@ -66,12 +68,12 @@ class Bus:
 
     # members
 
-    def join(self, worker: int, fd: int, *, adopted: bool = False) -> None:
-        """`fd` is our end, and in the keeper's store, which owns it. Who spoke with another master says again what
-        it wants."""
+    def join(self, worker: int, fd: int, name: str, *, adopted: bool = False) -> None:
+        """`fd` is our end, and in the keeper's store as `name`, which owns it. Who spoke with another master says again
+        what it wants."""
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
-        link = self.links[worker] = Link(sock, torn=adopted)
+        link = self.links[worker] = Link(sock, name, torn=adopted)
         self.router.join(worker)
         self.context.poll.register(fd, poll.READ, ("worker.bus", worker))
         if adopted:
@@ -85,7 +87,7 @@ class Bus:
         if link is not None:
             self.context.poll.unregister(link.sock.fileno())
             link.sock.detach()  # the store owns the descriptor
-            self.context.keeping.drop(f"worker-{worker}.bus")
+            self.context.keeping.drop(link.name)
             self.router.leave(worker)
             self._pass_on()
 
@@ -190,6 +192,17 @@ class Bus:
             self.links[worker].sock.shutdown(socket.SHUT_RDWR)  # the keeper has a copy too: closing would tell nobody
         self.leave(worker)
         self.context.journal.record(messages.BUS_BROKEN, f"worker {worker} has lost its messages: {why}", worker=worker)
+
+    # from the master
+
+    def retain(self, key: str, raw: str) -> str:
+        """Publish JSON in nobody's name; why that cannot be, "" when it is done."""
+        try:
+            self.router.retain(key, raw)
+        except Full as e:
+            return str(e)
+        self._pass_on()
+        return ""
 
     # from outside
 

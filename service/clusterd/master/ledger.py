@@ -11,6 +11,8 @@ from clusterd.core import codec
 from clusterd.core.model import Cluster
 from clusterd.master.receipts import Receipt
 from clusterd.master.releases import Release
+from clusterd.tasks import codec as tasks
+from clusterd.tasks.model import Tasks
 
 RECEIPTS = 10
 """How many are remembered."""
@@ -24,6 +26,7 @@ class Ledger:
     cluster: Cluster = field(default_factory=Cluster)
     releases: dict[int, Release] = field(default_factory=dict)
     receipts: dict[int, Receipt] = field(default_factory=dict)
+    tasks: Tasks = field(default_factory=Tasks)
 
     @property
     def serving(self) -> Release | None:
@@ -63,6 +66,7 @@ class Ledger:
             "releases": {str(k): r.to_json() for k, r in self.releases.items()},
             "receipts": [asdict(r) for r in self.receipts.values()],
             "environment": self.environment,
+            "tasks": tasks.to_json(self.tasks),
         }
 
     @classmethod
@@ -73,4 +77,5 @@ class Ledger:
             cluster=codec.from_json(saved["cluster"]),
             releases={int(k): Release.from_json(v) for k, v in saved["releases"].items()},
             receipts={r["number"]: Receipt(**r) for r in saved["receipts"]},
+            tasks=tasks.from_json(saved["tasks"]) if "tasks" in saved else Tasks(),  # an older release has none
         )

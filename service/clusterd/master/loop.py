@@ -25,6 +25,7 @@ from clusterd.master.performing import START_FAILED, Performer
 from clusterd.master.releases import Release, Source, policy
 from clusterd.master.requests import Requests
 from clusterd.master.status import Status
+from clusterd.master.tasks import Tasks
 from clusterd.master.telling import Telling
 from clusterd.master.ushering import Ushering
 from clusterd.master.workers import Workers
@@ -72,8 +73,12 @@ class Master:
         self.telling = Telling(context, self.ledger)
         self.workers = Workers(context, self.ledger)
         self.ushering = Ushering(context, self.ledger)
-        status = Status(context, self.ledger, self.workers)
-        self.requests = Requests(context, self.ledger, source, self.telling, status, self.advance, self.workers.bus)
+        self.tasks = Tasks(context, self.ledger, self.workers.zygotes, self.workers.bus, self.save)
+        self.workers.others = self.tasks.on_zygote
+        status = Status(context, self.ledger, self.workers, self.tasks)
+        self.requests = Requests(
+            context, self.ledger, source, self.telling, status, self.advance, self.workers.bus, self.tasks
+        )
         self.performer = Performer(
             context, self.ledger, source, self.workers, self.ushering, self.telling, self.requests
         )
@@ -89,7 +94,7 @@ class Master:
         self.requests.listen()
         self._begin()
         self.advance()
-        while self.performer.exit_status is None:
+        while self.performer.exit_status is None or self.tasks.busy:
             for key, events in (yield self._deadline()):
                 if isinstance(key, Control):
                     self.requests.on_connection()
@@ -98,6 +103,7 @@ class Master:
                 else:
                     self._dispatch(*key)
             self.workers.tick(time.monotonic())
+            self.tasks.tick()
             self.requests.expire()
             self.context.leaving.reap()
             self._beat()
@@ -135,6 +141,7 @@ class Master:
     def _take_over(self) -> None:
         self.context.events.append(Adopted())
         self.workers.adopt()
+        self.tasks.adopt()
         self.ushering.adopt()
         self.context.journal.record(
             messages.MASTER_TOOK_OVER,
@@ -144,6 +151,7 @@ class Master:
         for generation in releases.keys() - cluster.generations.keys():
             del releases[generation]
         wanted = {f"{kind}-{g}" for g in cluster.generations for kind in ("zygote", "twin")}
+        wanted |= {f"task-{n}" for n in self.tasks.bodies}
         wanted |= {"keeper", "master", "usher", *(f"worker-{n}" for n in cluster.workers)}
         for name in set(self.context.cgroups.names()) - wanted:
             self.context.cgroups.remove(name)  # or it is swept, when whoever is in it has left
@@ -168,6 +176,7 @@ class Master:
             event = events.popleft()
             if isinstance(event, ZygoteGone):
                 self.workers.orphaned(event.generation)
+                self.tasks.orphaned(event.generation)
             if isinstance(event, WorkerGone):
                 self._report(event.worker)
             self._step(event)
@@ -177,6 +186,7 @@ class Master:
         self._core_due = machine.deadline(self.ledger.cluster, self._stepped)
         if not any(w.phase is Phase.DRAINING for w in self.ledger.cluster.workers.values()):
             self._all_drained()
+        self.tasks.advance()
         self.telling.status()
         self.requests.progress()
 
@@ -218,6 +228,7 @@ class Master:
 
     def _deadline(self) -> float | None:
         times = [self._beat_due, self._core_due, self.workers.deadline(), self.requests.deadline()]
+        times.append(self.tasks.deadline())
         return min(t for t in times if t is not None)
 
     def _beat(self) -> None:
@@ -242,6 +253,10 @@ class Master:
                 self.workers.zygotes.on_channel(kind.partition(".")[0], number)
             case "zygote.pidfd" | "twin.pidfd":
                 self.workers.zygotes.on_gone(kind.partition(".")[0], number)
+            case "task.channel":
+                self.tasks.on_channel(number)
+            case "task.pidfd":
+                self.tasks.on_pidfd(number)
             case "usher.channel":
                 self.ushering.on_channel()
             case "usher.pidfd":
@@ -276,6 +291,7 @@ class Master:
             self.context.journal.record(messages.STOPPING, "asked to stop once more: what is in flight is cut off")
             for worker in list(self.workers.bodies):
                 self.workers.kill(worker)
+            self.tasks.cut()
 
     def _on_keeper(self) -> None:
         try:

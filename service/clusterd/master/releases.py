@@ -96,6 +96,8 @@ class Release:
             "health": {"path": s.health.path},
             "log": {"access": s.log.access, "level": s.log.level},
             "ready": s.ready,
+            "file": s.file,
+            "tasks": {name: task.call for name, task in s.task.items()},
         }
 
     def to_json(self) -> dict[str, Any]:

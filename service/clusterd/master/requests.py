@@ -21,6 +21,7 @@ from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.receipts import Receipt
 from clusterd.master.releases import Release, Source, application_environment, policy
+from clusterd.master.tasks import Tasks
 from clusterd.master.telling import Telling, progress
 from clusterd.shell import messages
 from clusterd.shell.control import Call, Client, Control, listen
@@ -41,6 +42,7 @@ class Requests:
         status: Callable[[], dict[str, Any]],
         advance: Callable[[], None],
         bus: Bus,
+        tasks: Tasks,
     ) -> None:
         """`status` gives the reply to Status; `advance` lets the core take in what is in the queue, now."""
         self.context = context
@@ -50,6 +52,7 @@ class Requests:
         self.status = status
         self.advance = advance
         self.bus = bus
+        self.tasks = tasks
         self.callers: dict[int, Call] = {}
         self.stoppers: list[Call] = []
         self.control: Control | None = None
@@ -86,6 +89,7 @@ class Requests:
         for call in self.callers.values():
             call.error("Stopping")
         self.bus.close()
+        self.tasks.close()
         for call in self.stoppers:
             call.reply(keeper=self.context.keeping.keeper)
         if self.control is not None:
@@ -114,6 +118,8 @@ class Requests:
                 self.bus.send(call)
             case "Listen":
                 self.bus.listen(call)
+            case "Run":
+                self.tasks.run(call)
             case "Stop":
                 call.progress(keeper=self.context.keeping.keeper)
                 self.stoppers.append(call)

@@ -12,6 +12,7 @@ from clusterd.core.model import NO_SLOT, Boot, Cluster, Kind, Phase
 from clusterd.master import sockets
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
+from clusterd.master.tasks import Tasks
 from clusterd.master.telling import summary
 from clusterd.master.workers import Workers
 
@@ -19,10 +20,11 @@ from clusterd.master.workers import Workers
 class Status:
     """Called for the status as it is: plain JSON values, no variable of the environment in them."""
 
-    def __init__(self, context: Context, ledger: Ledger, workers: Workers) -> None:
+    def __init__(self, context: Context, ledger: Ledger, workers: Workers, tasks: Tasks) -> None:
         self.context = context
         self.ledger = ledger
         self.workers = workers
+        self.tasks = tasks
         self.born = time.monotonic()
 
     def __call__(self) -> dict[str, Any]:
@@ -46,6 +48,7 @@ class Status:
             "listen": [group.text for group in self.context.slots.groups],
             "rollout": {"number": r.number, "kind": r.kind, "phase": r.stage, "generation": r.target} if r else None,
             "receipt": asdict(receipt) if receipt else None,
+            "tasks": self.tasks.status(),
         }
 
     def _worker(self, number: int, now: float) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,6 +63,8 @@ class Workers:
         self.bodies: dict[int, Body] = {}
         self.zygotes = Zygotes(context, ledger, self._on_zygote)
         self.bus = bus.Bus(context)
+        self.others: Callable[[int, Message, list[int]], bool] | None = None
+        """Who else a zygote forks for: asked first whether what it says is about theirs."""
         self.reports: dict[int, Message] = {}
         """What workers said at the end of their drain, until it is taken."""
         self.last_words: dict[int, str] = {}
@@ -107,7 +109,7 @@ class Workers:
         if release.bus:
             mouth, heard = bus.pair()
             c.keeping.keep(f"worker-{worker}.bus", mouth)
-            self.bus.join(worker, mouth)
+            self.bus.join(worker, mouth, f"worker-{worker}.bus")
             order["bus"] = True
             given.append(heard.fileno())
         asked = self.zygotes.fork(generation, order, given)
@@ -185,7 +187,7 @@ class Workers:
             if number in notify:
                 self._take_notified(body, Notified.adopt(notify[number]), kept=True)
             if number in buses:
-                self.bus.join(number, buses[number], adopted=True)
+                self.bus.join(number, buses[number], f"worker-{number}.bus", adopted=True)
             if number in pidfds:
                 self._take_pidfd(body, pidfds[number], kept=True)
                 self._set_ready_timer(body)
@@ -315,6 +317,8 @@ class Workers:
         self.context.events.append(WorkerGone(worker, reason) if reason else WorkerUnborn(worker))
 
     def _on_zygote(self, generation: int, message: Message, fds: list[int]) -> None:
+        if self.others is not None and self.others(generation, message, fds):
+            return
         event, worker = message.get("event"), message.get("worker")
         body = self.bodies.get(worker) if isinstance(worker, int) else None
         if event == "forked" and len(fds) == 1:

@@ -13,7 +13,7 @@ import signal
 from pathlib import Path
 
 _MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
-_OURS = re.compile(r"/(keeper|master|usher|zygote-\d+|twin-\d+|worker-\d+)$")
+_OURS = re.compile(r"/(keeper|master|usher|zygote-\d+|twin-\d+|worker-\d+|task-\d+)$")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 CONTROLLERS = ("memory", "pids", "cpu")
 

@@ -35,14 +35,15 @@ METHODS: dict[str, Method] = {
     "Rollback": Method(Rights.CHANGE),
     "Send": Method(Rights.CHANGE, ("topic", "data", "worker")),
     "Listen": Method(Rights.CHANGE, ("topic",)),
+    "Run": Method(Rights.CHANGE, ("task", "join")),
     "Stop": Method(Rights.CHANGE),
     "Try": Method(Rights.CHANGE, ("environment", "overlay", "tls", "profile")),
 }
 
-TEXTS = frozenset({"profile", "topic", "data", "worker"})
+TEXTS = frozenset({"profile", "topic", "data", "worker", "task", "join"})
 """Parameters that are a string."""
 
-ERRORS = ("Refused", "Returned", "Superseded", "Invalid", "RestartNeeded", "NotAllowed", "Stopping", "Busy")
+ERRORS = ("Refused", "Returned", "Superseded", "Invalid", "RestartNeeded", "NotAllowed", "Stopping", "Busy", "NoTask")
 
 TEXT = """\
 # Asks and changes one application of clusterd. Root and the service's user may do everything, the group clusterd may
@@ -105,6 +106,30 @@ type Slots (
   live: []int
 )
 
+type Run (
+  number: int,
+  pid: ?int,
+  seconds: float
+)
+
+type Last (
+  number: int,
+  outcome: (done, failed, stopped),
+  result: ?string,
+  reason: ?string,
+  seconds: float,
+  age: float
+)
+
+type Task (
+  task: string,
+  schedule: string,
+  run: ?Run,
+  next: ?float,
+  failures: int,
+  last: ?Last
+)
+
 type State (
   name: string,
   version: string,
@@ -121,7 +146,8 @@ type State (
   slots: Slots,
   listen: []string,
   rollout: ?Rollout,
-  receipt: ?Receipt
+  receipt: ?Receipt,
+  tasks: []Task
 )
 
 type Progress (
@@ -183,6 +209,12 @@ method Send(topic: string, data: string, worker: ?string) -> (heard: int)
 # said from then on is heard. `lost` messages before this one were dropped, because the caller did not read.
 method Listen(topic: string) -> (message: ?Said, lost: ?int)
 
+# Runs a task now, and waits until it has ended. While it runs already, that is Busy; with `join`, any text, that run is
+# waited for. `result` is JSON; null when it is longer than 1 MiB. With "more" the first reply has the number, and
+# whether it is another's run.
+method Run(task: string, join: ?string) ->
+  (run: int, joined: ?bool, outcome: ?(done, failed, stopped), result: ?string, reason: ?string)
+
 # Drains everything and leaves. With "more" the first reply comes at once; the service is gone when the keeper is.
 method Stop() -> (keeper: int)
 
@@ -209,6 +241,9 @@ error Stopping ()
 
 # It cannot be done now.
 error Busy (text: string)
+
+# The application has no task of that name, but these.
+error NoTask (known: []string)
 """
 
 SERVICE_TEXT = """\

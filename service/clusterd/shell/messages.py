@@ -377,6 +377,22 @@ BUS_BROKEN = Message(
     "worker serves on, and neither sends nor gets messages until it is replaced.",
 )
 
+TASK_FAILED = Message(
+    "77e36f4bcbcd45e5a885ae667fb460e5",
+    Priority.ERROR,
+    "Task @CLUSTERD_TASK@ of @CLUSTERD_APP@ failed",
+    "A run of the task @CLUSTERD_TASK@ raised an exception, took too long or died. It is tried again, at growing "
+    "intervals where it runs often; failures that follow are not told again until it has recovered. 'clusterd task "
+    "@CLUSTERD_APP@' has the last one. What it printed is in the journal under the identifier "
+    "@CLUSTERD_APP@/@CLUSTERD_TASK@.",
+)
+TASK_RECOVERED = Message(
+    "a26871804b954b6a91e6dd5fceacfd12",
+    Priority.NOTICE,
+    "Task @CLUSTERD_TASK@ of @CLUSTERD_APP@ has recovered",
+    "A run of the task @CLUSTERD_TASK@ succeeded, after one or more that had failed.",
+)
+
 MESSAGES: dict[str, Message] = {name: value for name, value in globals().items() if isinstance(value, Message)}
 
 

@@ -20,7 +20,7 @@ class Situated:
 
 @dataclass(frozen=True)
 class Asked:
-    """Somebody wants it to run now, due or not. While it runs already, nothing."""
+    """Somebody wants it to run now, due or not. While it runs already, nothing; at its very end, once more."""
 
     task: str
 

@@ -66,7 +66,7 @@ def _take(state: Tasks, event: Event, now: float, actions: list[Action]) -> Task
         return _situate(state, event, now)
     if isinstance(event, Asked):
         task = state.tasks.get(event.task)
-        wanted = task is not None and task.run is None and not task.removed and not state.stopping
+        wanted = task is not None and not task.removed and (task.run is None or task.run.settled)
         return state.with_task(event.task, replace(task, asked=True)) if task is not None and wanted else state
     if not isinstance(event, (Begun, Said, Gone, Unborn)):
         return state
@@ -78,7 +78,7 @@ def _take(state: Tasks, event: Event, now: float, actions: list[Action]) -> Task
     match event:
         case Begun():
             if run.phase is Phase.STARTING:
-                run = replace(run, phase=Phase.RUNNING, since=now, until=now + task.plan.timeout)
+                run = replace(run, phase=Phase.RUNNING, since=now, until=now + run.timeout)
             return state.with_task(name, replace(task, run=run))
         case Said(_, done, text):
             if not run.settled:
@@ -181,14 +181,14 @@ def _look(state: Tasks, name: str, now: float, actions: list[Action]) -> Tasks:
         wanted = task.asked or (task.due is not None and task.due <= now)
         if not wanted or state.stopping or state.generation is None:
             return state
-        run = Run(state.next, state.generation, now, until=now + FORK)
+        run = Run(state.next, state.generation, now, task.plan.timeout, task.plan.publish, until=now + FORK)
         actions.append(Start(name, run.number, run.generation))
         return replace(state, next=state.next + 1).with_task(name, replace(task, run=run, asked=False))
     if state.stopping and run.phase is not Phase.ENDING:
         run = _end(run, STOPPED, now + state.grace, actions)
     elif run.until is not None and run.until <= now:
         if run.phase is Phase.RUNNING:
-            run = _end(run, f"it did not end within {task.plan.timeout:g} s (timeout)", now + LAST_WORDS, actions)
+            run = _end(run, f"it did not end within {run.timeout:g} s (timeout)", now + LAST_WORDS, actions)
         else:
             why = run.why or ("" if run.settled else f"it did not begin within {FORK:g} s")
             run = replace(run, phase=Phase.ENDING, killed=True, until=None, why=why)

@@ -39,6 +39,8 @@ class Run:
     number: int  # as a worker's: never used again
     generation: int
     since: float
+    timeout: float  # as the file had it when it began, like what follows
+    publish: str | None = None
     phase: Phase = Phase.STARTING
     until: float | None = None  # when it is ended, or killed, if it is still in its phase
     why: str = ""  # it is ended for

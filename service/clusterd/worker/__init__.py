@@ -5,6 +5,7 @@
     worker.slots        how many slots the service has
     worker.generation   generation of the code it runs; None outside a worker
     worker.app          name of the cluster; None outside
+    worker.task         name of the task whose run this process is; None in a worker that serves
     worker.cache        what all its workers share: see caching/cache.py, or docs/messages-and-state.md
 
 Read-only. While the application is imported only `app` is known: that happens once, before there are workers.
@@ -58,6 +59,7 @@ generation: int | None
 id: int | None
 slot: int
 slots: int
+task: str | None
 
 
 def _number(name: str) -> int | None:
@@ -96,6 +98,10 @@ class _Worker(ModuleType):
     @property
     def app(self) -> str | None:
         return os.environ.get("CLUSTERD_APP") or None
+
+    @property
+    def task(self) -> str | None:
+        return os.environ.get("CLUSTERD_TASK") or None
 
     # Imported when asked for: an application without a cache, or messages, pays nothing for them.
 

@@ -76,6 +76,9 @@ class Boot:
     health_path: str | None = None
     access_log: bool = False
     log_level: str = "info"
+    file: str = ""
+    tasks: dict[str, str] = field(default_factory=dict)
+    """What each calls."""
     raw: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -97,6 +100,8 @@ class Boot:
             health_path=(message.get("health") or {}).get("path"),
             access_log=bool(log.get("access")),
             log_level=log.get("level") or "info",
+            file=message.get("file") or "",
+            tasks=message.get("tasks") or {},
             raw=message,
         )
 

@@ -68,6 +68,10 @@ class Channel:
         self.lost = False
         """The master's end is closed, or broke the protocol: nobody wants this worker any more."""
 
+    def take_wire(self) -> socket.socket:
+        """Give up the connection, to whom nothing has been said after "go"."""
+        return socket.socket(fileno=self._wire.detach())
+
     def fileno(self) -> int:
         return self._wire.fileno()
 

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from . import given, logs, preparing, process
+from . import given, logs, preparing, process, runs
 from .boot import Boot
 from .channel import Channel
 from .memfd import memfd, read_memfd
@@ -24,7 +24,9 @@ Message = dict[str, Any]
 def main_forked(boot: Boot, prepared: preparing.Prepared, order: Message, fds: list[int]) -> int:
     """The worker of a zygote that could be forked. Returns the exit status."""
     channel = _begin(boot, order, fds)
-    return 0 if channel is None else _run(boot, prepared, channel, order, fds[2:])
+    if channel is None:
+        return 0
+    return _run_task(boot, channel, order) if "task" in order else _run(boot, prepared, channel, order, fds[2:])
 
 
 def spawn(script: str, flags: Sequence[str], boot: Boot, order: Message, fds: list[int]) -> int:
@@ -50,7 +52,8 @@ def main_spawned(memory: int) -> int:
         prepared = preparing.prepare(boot)
     except Refusal as e:
         return _fail(channel, e)
-    return _run(boot, prepared, channel, state["order"], fds[2:])
+    order = state["order"]
+    return _run_task(boot, channel, order) if "task" in order else _run(boot, prepared, channel, order, fds[2:])
 
 
 def _begin(boot: Boot, order: Message, fds: list[int]) -> Channel | None:
@@ -75,6 +78,9 @@ def _begin(boot: Boot, order: Message, fds: list[int]) -> Channel | None:
 
 def _set_title(boot: Boot, order: Message) -> None:
     worker, slot = order["worker"], order.get("slot")
+    if (named := order.get("task")) is not None:
+        process.set_title(f"clusterd: {boot.name} task {named['name']} generation {boot.generation}", f"task-{worker}")
+        return
     place = "spare" if slot is None else f"slot {slot}"
     process.set_title(f"clusterd: {boot.name} worker {worker} {place} generation {boot.generation}", f"worker-{worker}")
 
@@ -98,6 +104,13 @@ def _run(boot: Boot, prepared: preparing.Prepared, channel: Channel, order: Mess
     except BaseException as e:
         return _fail(channel, Refusal(f"the worker failed: {describe(e)}", traceback.format_exc()))
     _leave(channel)
+    return status
+
+
+def _run_task(boot: Boot, channel: Channel, order: Message) -> int:
+    preparing.configure_logging(boot)
+    status = runs.run(boot, channel, order)
+    _exit_handlers()
     return status
 
 
@@ -126,6 +139,10 @@ def _leave(channel: Channel) -> None:
     channel.flush()
     if (messaging := sys.modules.get("clusterd.worker.messaging")) is not None:
         messaging.end()
+    _exit_handlers()
+
+
+def _exit_handlers() -> None:
     try:
         atexit._run_exitfuncs()
     except BaseException:

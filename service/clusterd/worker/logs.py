@@ -54,7 +54,8 @@ class JournalHandler(logging.Handler):
     def identify(self) -> None:
         """Take from the environment which worker it is."""
         worker = {name: os.environ[name] for name in _FIELDS if name in os.environ}
-        name, slot = os.environ.get("CLUSTERD_APP"), os.environ.get("CLUSTERD_SLOT", "spare")
+        name = os.environ.get("CLUSTERD_APP")
+        slot = os.environ.get("CLUSTERD_SLOT") or os.environ.get("CLUSTERD_TASK", "spare")
         self._constant = encode({**worker, "SYSLOG_IDENTIFIER": f"{name}/{slot}" if name else "clusterd"})
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 
-from . import caching, engines, loading, logs
+from . import caching, engines, loading, logs, runs
 from .boot import Boot
 from .engines import Engine, command
 from .refusal import Refusal
@@ -36,6 +36,7 @@ def prepare(boot: Boot) -> Prepared:
     app = loading.load(reference, boot.directory)
     interface = engines.interface(app, str(reference), boot.engine)
     engine = engines.prepare(app, interface, boot)
+    runs.check(boot)
     return Prepared(interface, engine.name, engine)
 
 

@@ -140,6 +140,8 @@ def environment(name: str, generation: int, order: dict[str, Any]) -> dict[str, 
     }
     if (slot := order.get("slot")) is not None:  # a spare has none yet
         found["CLUSTERD_SLOT"] = str(slot)
+    if (task := order.get("task")) is not None:
+        found["CLUSTERD_TASK"] = str(task["name"])
     return found
 
 

@@ -140,6 +140,11 @@ def begin() -> None:
     _ = hub.link
 
 
+def speak_only() -> None:
+    """In a run of a task: what workers hear is not for it, unless it asks for it now."""
+    hub.deafen()
+
+
 def adopt(loop: asyncio.AbstractEventLoop) -> None:
     """The application's event loop: async handlers run there."""
     hub.loops.adopt(loop)

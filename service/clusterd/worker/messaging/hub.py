@@ -38,6 +38,10 @@ class Hub:
         self._waiting: dict[int, Future[Any]] = {}
         self._publishes: dict[int, bytes] = {}
 
+    def deafen(self) -> None:
+        """Forget the handlers of the import."""
+        self.handlers = Handlers(self.loops, lambda: False)
+
     # the connection
 
     @property

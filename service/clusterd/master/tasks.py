@@ -1,0 +1,504 @@
+"""The runs of tasks: their processes, what they say, who waits for them. When they run is decided in clusterd.tasks.
+
+A run is forked by the zygote as a worker is, and its number is one that no worker has; in the keeper's store it is
+`task-N`. What it returns is published first, then written down, and then it is told so: until then it says it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from clusterd.config.settings import Task as Setting
+from clusterd.config.values import duration_text
+from clusterd.core.model import Boot
+from clusterd.master import bus, hints
+from clusterd.master.context import Context
+from clusterd.master.ledger import Ledger
+from clusterd.master.zygotes import Zygotes
+from clusterd.shell import messages, pidfd, poll
+from clusterd.shell.control import Call
+from clusterd.tasks import machine
+from clusterd.tasks.events import (
+    Action,
+    Asked,
+    Begun,
+    Dismiss,
+    Ended,
+    Event,
+    Gone,
+    Kill,
+    Passed,
+    Said,
+    Situated,
+    Start,
+    Terminate,
+    Unborn,
+)
+from clusterd.tasks.model import Outcome, Plan, Task
+from clusterd.worker.frames import Frames, decode, encode, text
+from clusterd.worker.wire import Message, WireError
+
+STATUS_GRACE = 1.0
+"""Seconds to wait for whoever reaps a dead process to say its status."""
+PIECE = 1 << 16
+SHOWN = 2000
+"""Characters of a result, or of a reason, that are remembered for the status."""
+MAX_REPLY = 1 << 20
+"""Bytes of a result that is given to who asked for the run; longer ones are published only."""
+
+
+@dataclass
+class Body:
+    """The process behind a run."""
+
+    number: int
+    generation: int
+    sock: socket.socket
+    frames: Frames = field(default_factory=Frames)
+    adopted: bool = False
+    torn: bool = False
+    """The next message may be the rest of one whose beginning a master that died has read."""
+    pidfd: int | None = None
+    pid: int | None = None
+    status: int | None = None
+    dead_since: float | None = None
+    traceback: str = ""
+    result: str | None = None
+    """JSON, whole."""
+
+
+class Tasks:
+    def __init__(
+        self,
+        context: Context,
+        ledger: Ledger,
+        zygotes: Zygotes,
+        messages_bus: bus.Bus,
+        save: Callable[[], None],
+    ) -> None:
+        """`save` writes the ledger down."""
+        self.context = context
+        self.ledger = ledger
+        self.zygotes = zygotes
+        self.bus = messages_bus
+        self.save = save
+        self.bodies: dict[int, Body] = {}
+        self.events: deque[Event] = deque()
+        self.callers: dict[int, list[Call]] = {}
+        """Who waits for a run."""
+        self.asking: dict[str, list[Call]] = {}
+        """Who waits for the next run of a task, which has no number yet."""
+        self._situation: Situated | None = None
+        if not ledger.tasks.salt:
+            ledger.tasks = replace(ledger.tasks, salt=random.getrandbits(32) | 1)
+
+    @property
+    def busy(self) -> bool:
+        return self.ledger.tasks.busy
+
+    # deciding
+
+    def advance(self) -> None:
+        """Let what has happened be taken in, and do what is decided."""
+        found = self._found()
+        if found is not None and found != self._situation:
+            self._situation = found
+            self.events.append(found)
+        due = machine.deadline(self.ledger.tasks)
+        if not self.events and due is not None and time.monotonic() >= due:
+            self.events.append(Passed())
+        while self.events:
+            self._step(self.events.popleft())
+
+    def deadline(self) -> float | None:
+        times = [b.dead_since + STATUS_GRACE for b in self.bodies.values() if b.dead_since is not None]
+        due = machine.deadline(self.ledger.tasks)
+        return min([*times, *([due] if due is not None else [])], default=None)
+
+    def tick(self) -> None:
+        for body in list(self.bodies.values()):
+            if body.dead_since is not None:
+                self._bury(body)
+
+    def _found(self) -> Situated | None:
+        """What holds now; None: nothing has served yet."""
+        cluster = self.ledger.cluster
+        if cluster.stopping:
+            known = self._situation
+            grace = known.grace if known is not None and known.stopping else cluster.policy.stop_timeout
+            return Situated(None, {}, True, grace)
+        serving = self.ledger.serving
+        if cluster.current is None or serving is None or serving.settings is None:
+            return None
+        generation = cluster.generations.get(cluster.current)
+        able = generation is not None and generation.boot is Boot.UP and cluster.current in self.zygotes.zygotes
+        plans = {name: _plan(setting) for name, setting in serving.settings.task.items()}
+        return Situated(cluster.current if able else None, plans, False, cluster.policy.stop_timeout)
+
+    def _step(self, event: Event) -> None:
+        cluster, before = self.ledger.cluster, self.ledger.tasks
+        free = replace(before, next=max(before.next, cluster.next_worker))
+        after, actions = machine.step(free, event, time.monotonic())
+        if after == free and not actions:
+            return
+        self.ledger.tasks = after
+        if after.next > cluster.next_worker:
+            self.ledger.cluster = replace(cluster, next_worker=after.next)
+        self.save()
+        for action in actions:
+            self._perform(action)
+        for name in [name for name in self.asking if (task := after.tasks.get(name)) is None or task.removed]:
+            for call in self.asking.pop(name):
+                call.error("NoTask", known=self._names())
+
+    def _names(self) -> list[str]:
+        return sorted(name for name, task in self.ledger.tasks.tasks.items() if not task.removed)
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case Start(task, number, generation):
+                self._start(task, number, generation)
+            case Dismiss(number):
+                if (body := self.bodies.get(number)) is not None:
+                    self._say(body, {"op": "dismiss"})
+            case Terminate(number):
+                self._signal(number, signal.SIGTERM)
+            case Kill(number):
+                self._signal(number, signal.SIGKILL)
+                self.context.cgroups.kill(f"task-{number}")
+            case Ended():
+                self._tell(action)
+
+    # orders
+
+    def _start(self, name: str, number: int, generation: int) -> None:
+        c = self.context
+        for call in self.asking.pop(name, []):
+            self._await(call, number)
+        plan = self.ledger.tasks.tasks[name].plan
+        ours, theirs = socket.socketpair()
+        mouth, heard = bus.pair()
+        c.keeping.keep(f"task-{number}.channel", ours.fileno())
+        c.keeping.keep(f"task-{number}.bus", mouth)
+        body = self._take_channel(number, generation, ours.detach())
+        self.bus.join(number, mouth, f"task-{number}.bus")
+        output = c.journal.stream(f"{c.name}/{name}")
+        settings = self.ledger.releases[generation].settings
+        order: Message = {
+            "op": "fork",
+            "worker": number,
+            "slot": None,
+            "slots": settings.workers if settings else 1,
+            "cgroup": c.cgroups.path(f"task-{number}"),
+            "oom-score-adj": c.worker_oom_score,
+            "listeners": [],
+            "notify": None,
+            "bus": True,
+            "task": {"name": name, "call": plan.call, "publish": plan.publish},
+        }
+        asked = self.zygotes.fork(generation, order, [theirs.fileno(), output, heard.fileno()])
+        theirs.close()
+        heard.close()
+        os.close(output)
+        if not asked:
+            self._unborn(body)
+
+    def _signal(self, number: int, what: int) -> None:
+        body = self.bodies.get(number)
+        if body is None:
+            self.events.append(Gone(number, "gone (status unknown)"))
+        elif body.pidfd is not None:
+            pidfd.send(body.pidfd, what)
+        else:
+            self._forget(body)
+            self.events.append(Gone(number, "it was never forked"))
+
+    def cut(self) -> None:
+        """Nobody waits any more for what still ends."""
+        for number in list(self.bodies):
+            self._perform(Kill(number))
+
+    def adopt(self) -> None:
+        """Take over the runs in the store, after the zygotes: they are asked for their children."""
+        keeping = self.context.keeping
+        channels, pidfds, buses = (keeping.numbered("task", kind) for kind in ("channel", "pidfd", "bus"))
+        for number in channels.keys() | pidfds.keys() | buses.keys():
+            name = self.ledger.tasks.of_run(number)
+            run = self.ledger.tasks.tasks[name].run if name is not None else None
+            if run is None or number not in channels:
+                if number in pidfds:
+                    pidfd.send(pidfds[number], signal.SIGKILL)
+                self.context.cgroups.kill(f"task-{number}")
+                keeping.drop(*(f"task-{number}.{kind}" for kind in ("channel", "pidfd", "bus")))
+                continue
+            body = self._take_channel(number, run.generation, channels[number])
+            body.adopted = body.torn = True
+            if number in buses:
+                self.bus.join(number, buses[number], f"task-{number}.bus", adopted=True)
+            if number in pidfds:
+                self._take_pidfd(body, pidfds[number])
+                self._say(body, {"op": "state"})
+            elif run.generation not in self.zygotes.zygotes:
+                self._unborn(body)
+        for task in self.ledger.tasks.tasks.values():
+            if task.run is not None and task.run.number not in self.bodies:
+                self.events.append(Unborn(task.run.number))
+
+    def orphaned(self, generation: int) -> None:
+        """The zygote is dead: what it had been asked for and had not answered will never be."""
+        for body in list(self.bodies.values()):
+            if body.generation == generation and body.pidfd is None:
+                self._unborn(body)
+
+    # what happens to them
+
+    def on_zygote(self, generation: int, message: Message, fds: list[int]) -> bool:
+        """What a zygote says of its children; whether it was about a run. The descriptors are then taken."""
+        event, number = message.get("event"), message.get("worker")
+        if event == "listed":
+            for other in list(self.bodies.values()):
+                if other.generation == generation and other.pidfd is None and other.adopted:
+                    self._unborn(other)
+            return False
+        body = self.bodies.get(number) if isinstance(number, int) else None
+        if body is None:
+            return False
+        if event == "forked" and len(fds) == 1 and body.pidfd is None:
+            body.pid = int(message["pid"])
+            self.context.keeping.keep(f"task-{body.number}.pidfd", fds[0])
+            self._take_pidfd(body, fds[0])
+            return True
+        for fd in fds:
+            os.close(fd)
+        if event == "exited":
+            body.status = int(message["status"])
+            if body.dead_since is not None:
+                self._bury(body)
+        elif event == "fork-failed":
+            self._forget(body)
+            self.events.append(Gone(body.number, str(message.get("reason"))))
+        return True
+
+    def on_channel(self, number: int) -> None:
+        body = self.bodies.get(number)
+        if body is None or body.sock.fileno() not in self.context.poll:
+            return
+        try:
+            data = body.sock.recv(PIECE)
+            if not data:
+                self.context.poll.unregister(body.sock.fileno())  # its death is told by the pidfd
+                return
+            for frame in body.frames.feed(data):
+                message = decode(frame)
+                if message is not None:
+                    self._heard(body, message)
+                elif not body.torn:
+                    raise WireError(f"not a JSON object: {frame[:80]!r}")
+                body.torn = False
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.context.poll.unregister(body.sock.fileno())
+        except WireError as e:
+            self.context.poll.unregister(body.sock.fileno())
+            self.events.append(Said(number, False, f"its channel: {e}"))
+            self._signal(number, signal.SIGKILL)
+
+    def _heard(self, body: Body, message: Message) -> None:
+        name = self.ledger.tasks.of_run(body.number)
+        if name is None:
+            return
+        task = self.ledger.tasks.tasks[name]
+        if message.get("event") == "done":
+            body.result = text(message.get("result"))
+            publish = task.run.publish if task.run is not None else None
+            why = self.bus.retain(publish, body.result) if publish is not None else ""
+            said = Said(body.number, not why, _shown(why or body.result))
+        elif message.get("event") == "failed":
+            body.traceback = str(message.get("traceback", ""))
+            reason = str(message.get("reason", "failed without a reason"))
+            release = self.ledger.releases.get(body.generation)
+            settings = release.settings if release else None
+            reason = hints.explained(reason, body.traceback, settings, self.context)
+            if task.run is not None and task.run.why:
+                reason = task.run.why
+            said = Said(body.number, False, _shown(reason))
+        else:
+            return
+        self.events.append(said)
+
+    def on_pidfd(self, number: int) -> None:
+        """It is dead."""
+        body = self.bodies.get(number)
+        if body is None or body.pidfd is None:
+            return
+        self.context.poll.unregister(body.pidfd)
+        body.dead_since = time.monotonic()
+        while body.sock.fileno() in self.context.poll and poll.readable(body.sock.fileno()):
+            self.on_channel(number)
+        self.bus.last_words(number)
+        self._bury(body)
+
+    def _bury(self, body: Body) -> None:
+        assert body.pidfd is not None and body.dead_since is not None
+        status = body.status if body.status is not None else pidfd.status(body.pidfd)
+        if status is None and body.pid is not None:
+            status = self.context.keeping.reaped.pop(body.pid, None)
+        if status is None and time.monotonic() < body.dead_since + STATUS_GRACE:
+            return
+        oom = self.context.cgroups.oom_kills(f"task-{body.number}")
+        reason = pidfd.describe(status) + (" (out of memory)" if oom else "")
+        self._forget(body)
+        self.events.append(Gone(body.number, reason if status else f"{reason}, without a result"))
+
+    def _unborn(self, body: Body) -> None:
+        name = self.ledger.tasks.of_run(body.number)
+        if name is not None and (calls := self.callers.pop(body.number, [])):
+            self.asking.setdefault(name, []).extend(calls)
+        self._forget(body)
+        self.events.append(Unborn(body.number))
+
+    # who waits for them
+
+    def run(self, call: Call) -> None:
+        """Run(task, join): docs/architecture.md."""
+        name, tasks = call.parameters.get("task"), self.ledger.tasks
+        known = tasks.tasks.get(name) if isinstance(name, str) else None
+        if self.ledger.cluster.stopping:
+            call.error("Stopping")
+            return
+        if known is None or known.removed:
+            call.error("NoTask", known=self._names())
+            return
+        assert isinstance(name, str)
+        run = known.run
+        if run is not None and not run.settled:
+            if call.parameters.get("join"):
+                self._await(call, run.number, joined=True)
+            else:
+                since = duration_text(round(time.monotonic() - run.since))
+                call.error("Busy", text=f"task {name} runs already, for {since}")
+        elif tasks.generation is None:
+            call.error("Busy", text="there is no process to fork it from: the application is being imported")
+        else:
+            self.asking.setdefault(name, []).append(call)
+            self.events.append(Asked(name))
+            self.advance()
+
+    def _await(self, call: Call, number: int, *, joined: bool = False) -> None:
+        call.progress(run=number, joined=joined)
+        self.callers.setdefault(number, []).append(call)
+
+    def close(self) -> None:
+        for calls in [*self.callers.values(), *self.asking.values()]:
+            for call in calls:
+                call.error("Stopping")
+
+    def _tell(self, ended: Ended) -> None:
+        body = self.bodies.get(ended.number)
+        failed = ended.outcome is Outcome.FAILED
+        if ended.news:
+            traceback = f"\n{body.traceback.rstrip()}" if body is not None and failed and body.traceback else ""
+            record = messages.TASK_FAILED if failed else messages.TASK_RECOVERED
+            said = (
+                f"task {ended.task} failed: {ended.text}{traceback}" if failed else f"task {ended.task} has recovered"
+            )
+            self.context.journal.record(record, said, task=ended.task)
+        result = body.result if body is not None and ended.outcome is Outcome.DONE else None
+        if result is not None and len(result.encode()) > MAX_REPLY:
+            result = None
+        for call in self.callers.pop(ended.number, []):
+            call.reply(
+                run=ended.number,
+                outcome=ended.outcome,
+                result=result,
+                reason=None if ended.outcome is Outcome.DONE else ended.text,
+            )
+
+    def status(self) -> list[dict[str, Any]]:
+        """docs/architecture.md, "Status"."""
+        running = self.ledger.running
+        settings: Mapping[str, Setting] = running.task if running is not None else {}
+        now = time.monotonic()
+        return [self._of(name, task, settings.get(name), now) for name, task in sorted(self.ledger.tasks.tasks.items())]
+
+    def _of(self, name: str, task: Task, setting: Setting | None, now: float) -> dict[str, Any]:
+        run, last = task.run, task.last
+        body = self.bodies.get(run.number) if run is not None else None
+        due = task.due if task.run is None and not self.ledger.tasks.stopping else None
+        return {
+            "task": name,
+            "schedule": schedule(task.plan.every, setting.calendar if setting is not None else None),
+            "run": None
+            if run is None
+            else {"number": run.number, "pid": body.pid if body else None, "seconds": round(now - run.since, 3)},
+            "next": None if due is None else round(max(0.0, due - now), 3),
+            "failures": task.failures,
+            "last": None
+            if last is None
+            else {
+                "number": last.number,
+                "outcome": last.outcome,
+                "result": last.text if last.outcome is Outcome.DONE else None,
+                "reason": None if last.outcome is Outcome.DONE else last.text,
+                "seconds": round(last.seconds, 3),
+                "age": round(now - last.ended, 3),
+            },
+        }
+
+    # descriptors
+
+    def _take_channel(self, number: int, generation: int, fd: int) -> Body:
+        sock = socket.socket(fileno=fd)
+        sock.setblocking(False)
+        body = self.bodies[number] = Body(number, generation, sock)
+        self.context.poll.register(fd, poll.READ, ("task.channel", number))
+        return body
+
+    def _take_pidfd(self, body: Body, fd: int) -> None:
+        """It is known, and may begin."""
+        body.pidfd = fd
+        body.pid = body.pid or pidfd.pid_of(fd)
+        self.context.poll.register(fd, poll.READ, ("task.pidfd", body.number))
+        self.events.append(Begun(body.number))
+        self._say(body, {"op": "go"})
+
+    def _forget(self, body: Body) -> None:
+        c, number = self.context, body.number
+        del self.bodies[number]
+        c.poll.unregister(body.sock.fileno())
+        body.sock.detach()  # the store owns the descriptor
+        if body.pidfd is not None:
+            c.poll.unregister(body.pidfd)
+        self.bus.leave(number)
+        c.keeping.drop(*(f"task-{number}.{kind}" for kind in ("channel", "pidfd", "bus")))
+        c.cgroups.kill(f"task-{number}")  # what it left behind goes with it
+        c.cgroups.remove(f"task-{number}")
+
+    def _say(self, body: Body, message: Message) -> None:
+        with contextlib.suppress(OSError):  # its death is on its way through the pidfd
+            body.sock.send(encode(message), socket.MSG_NOSIGNAL)
+
+
+def _plan(setting: Setting) -> Plan:
+    return Plan(setting.call, setting.publish, setting.every, setting.timeout, setting.jitter)
+
+
+def _shown(told: str) -> str:
+    return told if len(told) <= SHOWN else f"{told[:SHOWN]}..."
+
+
+def schedule(every: float | None, calendar: str | None) -> str:
+    """When it runs, in words."""
+    if every is not None:
+        return f"every {duration_text(every)}"
+    return calendar or "on demand"

@@ -1,0 +1,361 @@
+"""Tasks, as their application sees them: `clusterd run` and what it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.run.foreground import CLUSTERD, Foreground, gone
+
+APP = """
+import asyncio
+import json
+import os
+import time
+
+from clusterd import worker
+
+VERSION = 1
+heard = []
+
+
+def note(what):
+    with open("runs", "a") as f:
+        f.write(json.dumps([what, VERSION, os.getpid(), time.monotonic()]) + "\\n")
+
+
+def hold(name):
+    '''Until the test removes the file.'''
+    while os.path.exists(name):
+        time.sleep(0.01)
+
+
+def count():
+    note("begin")
+    try:
+        hold("hold-count")
+        if os.path.exists("fail"):
+            raise KeyError("no such table")
+        return {"users": 42, "version": VERSION, "task": worker.task}
+    finally:
+        note("end")
+
+
+async def purge():
+    note("purge")
+    await asyncio.sleep(0)
+    await worker.broadcast("purged", worker.id)
+    worker.cache.set("purged", True)
+    return "purged"
+
+
+async def patient():
+    note("patient")
+    try:
+        await asyncio.sleep(60)
+    finally:
+        note("cleaned")
+
+
+def deaf():
+    import signal
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    note("deaf")
+    hold("hold-deaf")
+
+
+def unfit():
+    return {1, 2}
+
+
+def vanish():
+    os._exit(0)
+
+
+@worker.on("purged")
+def on_purged(message):
+    heard.append(message.data)
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    body = json.dumps([worker.value("users"), heard, worker.task, worker.cache.get("purged")]).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+"""
+
+
+class Tasked(Foreground):
+    def __init__(self, workers: int = 2) -> None:
+        self.tasks = ""
+        self.started: list[subprocess.Popen[str]] = []
+        super().__init__(workers)
+
+    def deploy(self, greeting: str, extra: str = "") -> None:
+        (self.directory / "hello.py").write_text(APP + extra)
+
+    def configure(self) -> Path:
+        file = super().configure()
+        file.write_text(file.read_text() + self.tasks)
+        return file
+
+    def change(self, tasks: str) -> None:
+        self.tasks = tasks
+        self.configure()
+
+    def ask(self) -> Any:
+        """What one worker answers: the value, what it has heard, its task, what is in the cache."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=10) as answer:
+            return json.load(answer)
+
+    def runs(self, *what: str) -> list[list[Any]]:
+        path = self.directory / "runs"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [each for each in map(json.loads, lines) if each[0] in what]
+
+    def task(self, name: str) -> dict[str, Any]:
+        return next((t for t in self.status().get("tasks", []) if t["task"] == name), {})
+
+    def run_task(self, name: str, *options: str) -> tuple[int, str, str]:
+        """Of `clusterd task CONTROL run NAME`."""
+        done = self.clusterd_with("task", self.control, "run", name, *options)
+        return done.returncode, done.stdout.strip(), done.stderr
+
+    def clusterd_with(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*CLUSTERD, *arguments], capture_output=True, text=True, timeout=60)
+
+    def popen(self, *arguments: str) -> subprocess.Popen[str]:
+        made = subprocess.Popen([*CLUSTERD, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.started.append(made)
+        return made
+
+    def __exit__(self, *rest: object) -> None:
+        super().__exit__(*rest)
+        for one in self.started:
+            one.kill()
+            one.communicate()
+
+    def joined(self, task: str) -> subprocess.Popen[str]:
+        """`clusterd task NAME run TASK --wait`, which has been told that it waits for the run that goes on."""
+        made = self.popen("task", self.control, "run", task, "--wait")
+        assert made.stderr is not None and "runs already: waiting for that run" in made.stderr.readline()
+        return made
+
+    def file(self, name: str) -> Path:
+        return self.directory / name
+
+    def never_two(self) -> None:
+        """Each run of `count` ended before the next began."""
+        kinds = [each[0] for each in self.runs("begin", "end")]
+        assert kinds == ["begin", "end"] * (len(kinds) // 2) + ["begin"] * (len(kinds) % 2), kinds
+
+
+COUNT = '[task.count]\ncall = "hello:count"\nevery = "{every}"\npublish = "users"\n'
+DEMAND = '[task.{name}]\ncall = "hello:{name}"\n'
+
+
+@pytest.fixture
+def run() -> Iterator[Tasked]:
+    with Tasked(workers=2) as made:
+        yield made
+
+
+def test_one_run_for_all_workers(run: Tasked) -> None:
+    """What one run returns every worker has; it is made again by the clock, each time in a process of its own."""
+    run.change(COUNT.format(every="200ms"))
+    run.start()
+    run.wait_for("the value", lambda: run.ask()[0] == {"users": 42, "version": 1, "task": "count"})
+    run.wait_for("three runs", lambda: len(run.runs("end")) >= 3)
+    pids = [each[2] for each in run.runs("begin")]
+    assert len(set(pids)) == len(pids) and not set(pids) & set(run.pids().values())
+    run.never_two()
+    assert run.ask()[2] is None
+    task = run.task("count")
+    assert task["schedule"] == "every 200ms" and json.loads(task["last"]["result"])["users"] == 42
+
+
+def test_on_demand(run: Tasked) -> None:
+    """`clusterd task NAME run` waits, prints the result, and its exit status tells; what a run does others see."""
+    run.change("".join(DEMAND.format(name=name) for name in ("purge", "unfit", "vanish", "count")))
+    run.start()
+    assert run.run_task("purge")[:2] == (0, '"purged"')
+    run.wait_for("it to be heard", lambda: run.ask()[1] and run.ask()[3] is True)
+    assert run.run_task("unfit")[:2] == (0, '"{1, 2}"')
+    code, out, said = run.run_task("vanish")
+    assert (code, out) == (1, "") and "task vanish failed: exited with status 0, without a result" in said
+    code, out, said = run.run_task("cuont")
+    assert (code, out) == (2, "") and "did you mean 'count'?" in said
+    run.file("fail").touch()
+    code, _, said = run.run_task("count")
+    assert code == 1 and "task count failed: KeyError: 'no such table' (hello.py:" in said
+    listed = run.clusterd("task").stdout
+    assert "on demand" in listed and "failed" in listed and "no such table" in listed
+
+
+def test_running_already(run: Tasked) -> None:
+    """A second run is refused, and told for how long the first goes on; with --wait it is joined."""
+    run.change(DEMAND.format(name="count"))
+    run.file("hold-count").touch()
+    run.start()
+    first = run.popen("task", run.control, "run", "count")
+    run.wait_for("it to begin", lambda: run.runs("begin"))
+    code, _, said = run.run_task("count")
+    assert code == 1 and "task count runs already, for " in said and "--wait" in said
+    second = run.joined("count")
+    run.file("hold-count").unlink()
+    for one in (first, second):
+        assert json.loads(one.communicate(timeout=30)[0])["users"] == 42 and one.returncode == 0
+    assert len(run.runs("begin")) == 1
+
+
+def test_failure_is_told_once(run: Tasked) -> None:
+    """A failing task is told with its traceback once, waits, and is told once more when it has recovered."""
+    run.file("fail").touch()
+    run.change(COUNT.format(every="100ms"))
+    run.start()
+    run.wait_for("failures", lambda: run.task("count")["failures"] >= 3)
+    run.file("fail").unlink()
+    run.wait_for("it to recover", lambda: "task count has recovered" in run.said())
+    assert run.said().count("task count failed: KeyError: 'no such table'") == 1
+    assert run.said().count('raise KeyError("no such table")') == 1
+    run.never_two()
+
+
+def test_reload_waits_for_the_old_run(run: Tasked) -> None:
+    """The run of the old generation ends before one of the new begins; a refused reload changes nothing."""
+    run.change(COUNT.format(every="100ms"))
+    run.file("hold-count").touch()
+    run.start()
+    run.wait_for("it to begin", lambda: run.runs("begin"))
+    run.deploy("", "\nVERSION = 2\n")
+    for _ in range(2):  # the second ends the zygote that forked it
+        done = run.clusterd("reload")
+        assert done.returncode == 0, done.stderr
+    assert len(run.runs("begin")) == 1 and not run.runs("end")
+    run.file("hold-count").unlink()
+    run.wait_for("the new one's", lambda: any(each[1] == 2 for each in run.runs("end")))
+    run.never_two()
+    assert [each[1] for each in run.runs("begin")][:2] == [1, 2]
+    run.deploy("", "\ndel count\n")
+    done = run.clusterd("reload")
+    assert done.returncode == 1
+    file = run.directory / "app.toml"
+    assert f"{file}: task.count.call = \"hello:count\": 'hello' has no attribute 'count'" in done.stderr
+    before = len(run.runs("end"))
+    run.wait_for("it to go on", lambda: len(run.runs("end")) > before + 1)
+    assert run.runs("end")[-1][1] == 2
+
+
+def test_reload_changes_tasks(run: Tasked) -> None:
+    """A reload brings other tasks and other times; one that is gone runs no more."""
+    run.change(COUNT.format(every="1h"))
+    run.start()
+    run.wait_for("the first", lambda: len(run.runs("end")) == 1)
+    run.change(COUNT.format(every="100ms") + DEMAND.format(name="purge"))
+    done = run.clusterd("reload")
+    assert done.returncode == 0, done.stderr
+    run.wait_for("more", lambda: len(run.runs("end")) >= 3)
+    assert run.run_task("purge")[0] == 0
+    run.change("")
+    assert run.clusterd("reload").returncode == 0
+    run.wait_for("it to be forgotten", lambda: run.status()["tasks"] == [])
+    assert run.run_task("count")[0] == 2
+
+
+def test_timeout(run: Tasked) -> None:
+    """Who takes too long gets SIGTERM, with time for `finally`."""
+    run.change(DEMAND.format(name="patient") + 'timeout = "300ms"\n')
+    run.start()
+    code, _, said = run.run_task("patient")
+    assert code == 1 and "it did not end within 0.3 s (timeout)" in said
+    assert run.runs("cleaned")
+
+
+def test_another_master(run: Tasked) -> None:
+    """A master that dies while a task runs loses no result, makes no second run, and who waits is told."""
+    run.change(COUNT.format(every="1h") + DEMAND.format(name="purge"))
+    run.file("hold-count").touch()
+    run.start()
+    run.wait_for("it to begin", lambda: run.runs("begin"))
+    waiting = run.joined("count")
+    run.kill_master()
+    run.file("hold-count").unlink()
+    run.wait_for("the value", lambda: run.ask()[0] == {"users": 42, "version": 1, "task": "count"})
+    assert json.loads(waiting.communicate(timeout=30)[0])["users"] == 42
+    run.kill_master()
+    assert run.run_task("purge")[0] == 0
+    assert len(run.runs("begin")) == 1 and run.task("count")["next"] > 3000
+
+
+def test_zygote_dies(run: Tasked) -> None:
+    """A run outlives its zygote; the next is the twin's."""
+    run.change(DEMAND.format(name="count"))
+    run.file("hold-count").touch()
+    run.start()
+    waiting = run.popen("task", run.control, "run", "count")
+    run.wait_for("it to begin", lambda: run.runs("begin"))
+    run.wait_for("a twin", lambda: run.status()["generations"][0]["twin"])
+    zygote = run.status()["generations"][0]["zygote"]
+    os.kill(zygote, signal.SIGKILL)
+    run.wait_for("the twin to take over", lambda: run.status()["generations"][0]["zygote"] not in (None, zygote))
+    run.file("hold-count").unlink()
+    assert waiting.wait(30) == 0
+    assert run.run_task("count")[0] == 0
+
+
+def test_stop(run: Tasked) -> None:
+    """A run gets SIGTERM and the stop's time; who waits for it is told; nothing is left."""
+    run.change(DEMAND.format(name="patient") + DEMAND.format(name="deaf"))
+    run.file("hold-deaf").touch()
+    run.stop = "1s"
+    run.start()
+    waiting = [run.popen("task", run.control, "run", name) for name in ("patient", "deaf")]
+    run.wait_for("both to begin", lambda: run.runs("patient") and run.runs("deaf"))
+    everything = run.everything()
+    assert run.process is not None
+    run.process.terminate()
+    assert run.wait() == 0
+    assert run.runs("cleaned")
+    assert [one.wait(30) for one in waiting] == [7, 7]
+    assert gone(everything) == []
+
+
+def test_spawned(run: Tasked) -> None:
+    """Where the application cannot be forked a run imports it for itself."""
+    run.deploy("", "\nimport threading\nthreading.Thread(target=time.sleep, args=(1e6,), daemon=True).start()\n")
+    run.change(DEMAND.format(name="count"))
+    run.start()
+    assert run.status()["generations"][0]["mode"] == "spawn"
+    code, out, said = run.run_task("count")
+    assert code == 0, said
+    assert json.loads(out)["users"] == 42
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        ("hello:cuont", "'hello' has no attribute 'cuont' (did you mean 'count'?)"),
+        ("hello:VERSION", "int found, expected a function"),
+        ("hello:note", "'hello:note' wants arguments, and a task is called without any"),
+        ("gone:count", "no module 'gone'"),
+    ],
+)
+def test_a_function_that_is_not_there(run: Tasked, call: str, told: str) -> None:
+    """The start is refused, with file, key and what is wrong."""
+    run.change(f'[task.users]\ncall = "{call}"\n')
+    run.start(wait=False)
+    assert run.wait() == 1
+    assert f'app.toml: task.users.call = "{call}": {told}' in run.said()
