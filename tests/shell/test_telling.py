@@ -165,7 +165,7 @@ def test_message_ids() -> None:
     for m in MESSAGES.values():
         assert len(m.id) == 32 and set(m.id) <= set("0123456789abcdef")
         fields = set((m.subject + m.text).split("@")[1::2])
-        assert fields <= {f"CLUSTERD_{name}" for name in ("APP", "WORKER", "SLOT", "GENERATION")}
+        assert fields <= {f"CLUSTERD_{name}" for name in ("APP", "WORKER", "SLOT", "GENERATION", "TASK")}
 
 
 def test_journalctl_takes_the_catalog(project: Path, tmp_path: Path) -> None:

@@ -106,13 +106,13 @@ type Slots (
   live: []int
 )
 
-type Run (
+type Going (
   number: int,
   pid: ?int,
   seconds: float
 )
 
-type Last (
+type Came (
   number: int,
   outcome: (done, failed, stopped),
   result: ?string,
@@ -124,10 +124,10 @@ type Last (
 type Task (
   task: string,
   schedule: string,
-  run: ?Run,
+  run: ?Going,
   next: ?float,
   failures: int,
-  last: ?Last
+  last: ?Came
 )
 
 type State (
