@@ -77,11 +77,12 @@ def test_golden(tmp_path: Path) -> None:
             (GOLDEN / "out" / path).write_text(text)
     assert made == contents(GOLDEN / "out")
     served = {"careless", "cmd", "confined", "full", "hello", "lenient"}
-    assert {path.split("/")[0] for path in made} == {
+    timed = {f"cluster-task@{task}.{kind}" for task in ("full:purge", "hello:report") for kind in ("timer", "service")}
+    assert {path.split("/")[0] for path in made} == timed | {
         f"cluster@{n}.{k}.d" for n in served for k in ("socket", "service")
     }
     careless = [line for line in said if "/careless.toml: " in line]
-    assert len(careless) == 12 and all(line.endswith(", ignoring") for line in careless)
+    assert len(careless) == 14 and all(line.endswith(", ignoring") for line in careless)
     assert [line.replace(str(tmp_path), "") for line in said if line not in careless] == [
         "clusterd-generator: /etc/broken.toml: Invalid value (at line 1, column 7); it gets no socket, ignoring",
         "clusterd-generator: /etc/newline.toml: 'user' is a string; it gets no socket, ignoring",

@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "service"))
 
 from clusterd.config.load import load
-from clusterd.master import entry, keeping, loop, performing
+from clusterd.master import entry, keeping, loop, performing, tasks
 
 
 class Fate:
@@ -64,6 +64,8 @@ def main(arguments: list[str]) -> int:
     fate.beset(keeping.Keeping, "drop")
     fate.beset(performing.Performer, "perform")
     fate.beset(loop.Master, "advance")
+    fate.beset(tasks.Tasks, "_perform")
+    fate.beset(tasks.Tasks, "_heard")
     return entry.main(arguments)
 
 

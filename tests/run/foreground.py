@@ -148,6 +148,11 @@ class Foreground:
             [*CLUSTERD, *arguments, self.control], capture_output=True, text=True, timeout=HANG, env=_environment()
         )
 
+    def clusterd_on(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The same for a command with arguments after the instance."""
+        words = [*CLUSTERD, command, self.control, *arguments]
+        return subprocess.run(words, capture_output=True, text=True, timeout=60, env=_environment())
+
     def pids(self) -> dict[int, int]:
         """Slot to pid of those that serve."""
         return {w["slot"]: w["pid"] for w in self.status()["workers"] if w["state"] == "serving"}

@@ -96,6 +96,56 @@ def test_reload() -> None:
     reloads(range(0, 120, 19))
 
 
+TASK = '[task.note]\ncall = "hello:note"\npublish = "note"\n'
+NOTE = """
+
+def note():
+    import os
+    for text in ("begin", "end"):
+        with open("runs", "a") as f:
+            f.write(f"{text} {os.getpid()}\\n")
+    return os.getpid()
+"""
+
+
+def runs(points: Iterable[int]) -> None:
+    with Dying() as run:
+        run.deploy("hello", NOTE)
+        file = run.configure()
+        run.configure = lambda: (file.write_text(file.read_text() + TASK), file)[1]  # type: ignore[method-assign]
+        run.begin(10**9)
+        run.died()
+        written = run.directory / "runs"
+        for point in points:
+            written.unlink(missing_ok=True)
+            run.die_at(point)
+            done = run.clusterd_on("task", "run", "note", "--wait")
+            # 4: the master died with the order, which had not been answered. It may have been decided upon.
+            assert done.returncode in (0, 4), done
+            run.wait_for("the run to be over", lambda: [t["run"] for t in run.status().get("tasks", ())] == [None])
+            died = run.died()
+            lines = [line.split() for line in written.read_text().splitlines()] if written.exists() else []
+            if done.returncode == 0:
+                assert lines and int(done.stdout) == int(lines[0][1]), died
+            # All of one process, whole: once.
+            assert [what for what, _ in lines] in ([], ["begin", "end"]), f"{died}: {lines}, {done}, {run.status()}"
+            assert len({pid for _, pid in lines}) <= 1
+            run.assert_whole(died)
+            if not died:
+                break
+
+
+def test_runs_of_tasks() -> None:
+    """Some of the points of a run of a task: it is made once, whole, and who waits is told its result."""
+    runs(range(0, 120, 17))
+
+
+@pytest.mark.proof
+def test_runs_of_tasks_everywhere() -> None:
+    """Every point of one."""
+    runs(itertools.count())
+
+
 @pytest.mark.proof
 def test_start_and_stop_everywhere() -> None:
     """Every second point of a start and a stop."""

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+import shutil
 import signal
+import sqlite3
 import subprocess
+import sys
+import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +108,7 @@ async def app(scope, receive, send):
 class Tasked(Foreground):
     def __init__(self, workers: int = 2) -> None:
         self.tasks = ""
+        self.answers: Counter[str] = Counter()
         self.started: list[subprocess.Popen[str]] = []
         super().__init__(workers)
 
@@ -131,11 +139,8 @@ class Tasked(Foreground):
 
     def run_task(self, name: str, *options: str) -> tuple[int, str, str]:
         """Of `clusterd task CONTROL run NAME`."""
-        done = self.clusterd_with("task", self.control, "run", name, *options)
+        done = self.clusterd_on("task", "run", name, *options)
         return done.returncode, done.stdout.strip(), done.stderr
-
-    def clusterd_with(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*CLUSTERD, *arguments], capture_output=True, text=True, timeout=60)
 
     def popen(self, *arguments: str) -> subprocess.Popen[str]:
         made = subprocess.Popen([*CLUSTERD, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -342,6 +347,49 @@ def test_spawned(run: Tasked) -> None:
     code, out, said = run.run_task("count")
     assert code == 0, said
     assert json.loads(out)["users"] == 42
+
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "users"
+
+
+def test_users(run: Tasked) -> None:
+    """examples/users: four workers answer with one number, from as many queries as the time has had, and no more."""
+    shutil.copy(EXAMPLE / "users.py", run.directory)
+    with contextlib.closing(sqlite3.connect(run.file("users.sqlite"))) as database:
+        database.executescript("CREATE TABLE user (name); INSERT INTO user VALUES ('ada'), ('grace');")
+        text = (EXAMPLE / "users.toml").read_text()
+        every = 0.5
+        for old, new in (
+            ('"/srv/users"', f'"{run.directory}"\npython = "{sys.executable}"'),
+            ("127.0.0.1:8000", f"127.0.0.1:{run.port}"),
+            ('every = "10s"', f'every = "{every}s"'),
+            ("/srv/users/users.sqlite", str(run.file("users.sqlite"))),
+        ):
+            assert text.count(old) == 1
+            text = text.replace(old, new)
+        file = run.file("app.toml")
+        file.write_text(text)
+        began = time.monotonic()
+        run.start([*CLUSTERD, "run", str(file), "--runtime", str(run.runtime)])
+        for users in (2, 3):
+            run.wait_for("all to know", lambda n=users: everybody_says(run, f"{n} users"))
+            database.execute("INSERT INTO user VALUES ('barbara')")
+            database.commit()
+        asked = sum(run.answers.values())
+        queries = run.said().count("counted ")
+        assert 2 <= queries <= (time.monotonic() - began) / every + 1 and asked >= 8
+        assert len(set(re.findall("in process ([0-9]+)", run.said()))) == queries
+
+
+def everybody_says(run: Tasked, text: str) -> bool:
+    """Whether all four workers answer so. Who answers is chance: asked until each has."""
+    seen: dict[str, str] = {}
+    while len(seen) < 4:
+        with urllib.request.urlopen(f"http://127.0.0.1:{run.port}/", timeout=10) as answer:
+            said, _, worker = answer.read().decode().strip().partition(", says ")
+        run.answers[said] += 1
+        seen[worker] = said
+    return set(seen.values()) == {text}
 
 
 @pytest.mark.parametrize(

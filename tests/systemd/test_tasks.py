@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -73,7 +74,8 @@ def test_calendar(instance: Instance) -> None:
     instance.start()
     assert machine.show(f"{count}.timer", "ActiveState") == "active"
     first = machine.wait_for("a run", lambda: last(instance, "count"))
-    assert first["outcome"] == "done" and f'["count",{instance.get()[1].split(",")[-1].strip()[:-1]}]' == first["result"]
+    uid = json.loads(instance.get()[1])[1]
+    assert (first["outcome"], json.loads(first["result"])) == ("done", ["count", uid])
     machine.wait_for("another", lambda: last(instance, "count")["number"] > first["number"])
     assert machine.show(f"{count}.service", "Result") == "success"
 

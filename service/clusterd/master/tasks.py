@@ -43,7 +43,7 @@ from clusterd.tasks.events import (
     Terminate,
     Unborn,
 )
-from clusterd.tasks.model import Outcome, Plan, Task
+from clusterd.tasks.model import Outcome, Phase, Plan, Task
 from clusterd.worker.frames import Frames, decode, encode, text
 from clusterd.worker.wire import Message, WireError
 
@@ -251,7 +251,9 @@ class Tasks:
                 self._unborn(body)
         for task in self.ledger.tasks.tasks.values():
             if task.run is not None and task.run.number not in self.bodies:
-                self.events.append(Unborn(task.run.number))
+                number, born = task.run.number, task.run.phase is not Phase.STARTING
+                unseen = "gone (nobody saw how: the master died too)"
+                self.events.append(Gone(number, unseen) if born else Unborn(number))
 
     def orphaned(self, generation: int) -> None:
         """The zygote is dead: what it had been asked for and had not answered will never be."""
