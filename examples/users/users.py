@@ -9,7 +9,7 @@ from clusterd import worker
 DATABASE = os.environ.get("USERS_DATABASE", "users.sqlite")
 
 
-def count():
+def total():
     """Called by clusterd, in a process of its own. What it returns is published to all workers."""
     with contextlib.closing(sqlite3.connect(f"file:{DATABASE}?mode=ro", uri=True)) as database:
         (users,) = database.execute("SELECT count(*) FROM user").fetchone()

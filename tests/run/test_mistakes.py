@@ -14,6 +14,7 @@ from tests.run.foreground import APP, Foreground
 SECTION = "The application"
 FACTORY = "    async def made(scope, receive, send): ...\n    return made\n"
 STARTUP = "import asyncio\nasync def app(scope, receive, send):\n    await receive()\n"
+COUNT = APP + "\ndef count_users(): ...\n"
 ANSWERS = '    if scope["path"] == "/healthz":\n        '
 
 SOURCES: dict[str, str] = {
@@ -58,6 +59,8 @@ SETTINGS: dict[str, tuple[str, str, str]] = {
         '[health]\npath = "/healthz"\n[reload]',
         APP.replace("    body =", f"{ANSWERS}await asyncio.Event().wait()\n    body ="),
     ),
+    "A task whose function has another name": ("[reload]", '[task.users]\ncall = "hello:count"\n[reload]', COUNT),
+    "A task whose function wants arguments": ("[reload]", '[task.users]\ncall = "hello:app"\n[reload]', APP),
     "An environment file that is not there": ("app =", 'environment-file = "/nonexistent/hello.env"\napp =', APP),
 }
 COMMANDS: dict[str, list[str]] = {

@@ -8,8 +8,8 @@ from typing import Any
 from clusterd import worker
 
 
-def me() -> tuple[int | None, int, int, int | None, str | None]:
-    return worker.id, worker.slot, worker.slots, worker.generation, worker.app
+def me() -> tuple[int | None, int, int, int | None, str | None, str | None]:
+    return worker.id, worker.slot, worker.slots, worker.generation, worker.app, worker.task
 
 
 @worker.on("async")

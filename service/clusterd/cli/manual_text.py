@@ -105,6 +105,10 @@ EXAMPLES = [
         "Bring back the generation before the last reload, from memory.",
     ),
     (
+        "clusterd task hello run purge",
+        "Call the function of **[task.purge]** now, in a process of its own, and print what it returned.",
+    ),
+    (
         "clusterd status --json hello",
         "The whole state as one JSON object, for monitoring.",
     ),

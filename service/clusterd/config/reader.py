@@ -131,12 +131,13 @@ class _Reader:
         if len(tables) > MAX_TASKS:
             self.wrong(key, f"{len(tables)} tasks", f"at most {MAX_TASKS}")
         rows = {key_of(f) for f in fields(EACH[key])}
-        for name, table in list(tables.items())[:MAX_TASKS]:
-            prefix = f"{key}.{name}"
-            if name in rows and not isinstance(table, dict):
-                hint = f"a task has a name, and its keys stand below it: [{key}.users]"
-                self.wrong(prefix, show(table), f"a table: [{key}.{ANY}]", hint)
-            elif not is_task(name):
+        nameless = [name for name in tables if name in rows and not isinstance(tables[name], dict)]
+        if nameless:
+            hint = f"a task has a name, and its keys stand below it: [{key}.users]"
+            self.wrong(f"{key}.{nameless[0]}", show(tables[nameless[0]]), f"a table: [{key}.{ANY}]", hint)
+        for name in [name for name in tables if name not in nameless][:MAX_TASKS]:
+            table, prefix = tables[name], f"{key}.{name}"
+            if not is_task(name):
                 self.wrong(prefix, "that name", f"{TASK}")
             elif not isinstance(table, dict):
                 self.wrong(prefix, show(table), f"a table: [{prefix}]")
