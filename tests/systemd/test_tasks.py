@@ -72,7 +72,7 @@ def test_calendar(instance: Instance) -> None:
     assert "users-task" not in machine.sh(f"{copies}; {verify}; rm /run/users-task.*").stderr
     assert machine.show(f"{count}.timer", "ActiveState") == "inactive"
     instance.start()
-    assert machine.show(f"{count}.timer", "ActiveState") == "active"
+    machine.wait_for("its timer", lambda: machine.show(f"{count}.timer", "ActiveState") == "active")
     first = machine.wait_for("a run", lambda: last(instance, "count"))
     uid = json.loads(instance.get()[1])[1]
     assert (first["outcome"], json.loads(first["result"])) == ("done", ["count", uid])
@@ -85,6 +85,11 @@ def test_calendar(instance: Instance) -> None:
     listed = instance.clusterd("task").stdout
     assert "01-01 04:00:00" in listed and OFTEN in listed, listed
 
+    instance.configure(FILE.format(often="Mon..Fri 25:00"), reload=False)
+    refused = instance.clusterd("check", check=False)
+    assert refused.returncode == 2 and 'found "Mon..Fri 25:00", expected a time that systemd takes' in refused.stderr
+
+    instance.configure(FILE.format(often=SELDOM) + f'[task.purge]\ncall = "hello:purge"\ncalendar = "{OFTEN}"\n')
     machine.systemctl("stop", instance.service)
     machine.wait_for("its timers to stop", lambda: machine.show(f"{purge}.timer", "ActiveState") == "inactive")
     instance.start()

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from clusterd.cli import certificates, control, profile
+from clusterd.cli import certificates, control, profile, systemd
 from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.files import count, describe
 from clusterd.cli.instances import Places, find, places
@@ -97,6 +97,13 @@ def examine(file: Path, where: Places, profile: str | None) -> Report:
     lacks = surroundings(settings, where.place)
     wrong, report.warnings = certificates.examine(settings)
     lacks += wrong
+    for name, task in settings.task.items():
+        if task.calendar and systemd.of(where.place).refuses_calendar(task.calendar):
+            expected, hint = (
+                "a time that systemd takes",
+                "'systemd-analyze calendar' tells of each; see systemd.time(7)",
+            )
+            lacks.append(Problem(str(file), f"task.{name}.calendar", f'"{task.calendar}"', expected, hint))
     if not where.place.user and reach.in_tmp(settings.directory):
         found = f"'{settings.directory}'"
         report.warnings.append(

@@ -108,6 +108,10 @@ class Systemd:
         )
         return [] if status else text.splitlines()
 
+    def refuses_calendar(self, text: str) -> bool:
+        """Whether it is no time for a timer; False where nobody can tell."""
+        return self._run("systemd-analyze", "calendar", text)[0] == 1
+
     def _run(self, program: str, *arguments: str, patience: float | None = PATIENCE) -> tuple[int, str]:
         if not shutil.which(program):
             return 127, f"{program}: not found (is this a systemd machine?)"
