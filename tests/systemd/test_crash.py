@@ -13,7 +13,9 @@ from tests.patience import HANG
 from tests.systemd import load
 from tests.systemd.accounting import at_rest, keeper, kill, kill_master, status
 from tests.systemd.apps import UVICORN
+from tests.systemd.clients import Held
 from tests.systemd.harness.instance import Instance
+from tests.systemd.releases import windowed
 
 QUICK = """\
 workers = 3
@@ -138,28 +140,26 @@ def test_zygotes_killed(instance: Instance) -> None:
 )
 def test_master_killed_in_a_reload(instance: Instance, phase: str) -> None:
     """The master dies amid a reload: the next one finishes it, systemctl says so, and nobody is orphaned."""
-    UVICORN.deploy(instance, extra=QUICK.replace('"100ms"\nlinger', '"1s"\nlinger'))
+    # Long enough to be seen: a soak of its own, a drain that waits for a request.
+    tables = QUICK.replace('soak = "100ms"', 'soak = "5s"') if phase == "soaking" else QUICK
+    UVICORN.deploy(instance, extra=tables.replace('drain-timeout = "5s"', 'drain-timeout = "60s"'))
+    instance.write("hello.py", windowed("first"))
     instance.start()
     before = set(instance.workers().values())
-    instance.write("hello.py", UVICORN.source("second") + GATED)
-    slow = None
-    with load.probe(instance.machine, instance.port) as asked:
+    instance.write("hello.py", windowed("second") + GATED)
+    with load.probe(instance.machine, instance.port) as asked, contextlib.ExitStack() as stack:
         if phase == "preparing":
             gate(instance, shut=True)
-        if phase == "draining":
-            argv = ["curl", "-sf", f"http://127.0.0.1:{instance.port}/sleep?seconds=3"]
-            slow = instance.machine.popen(argv, stdout=subprocess.PIPE)
+        held = stack.enter_context(Held(instance)) if phase == "draining" else None
         with reloading(instance):
             if phase == "draining":
-                instance.machine.wait_for(
-                    "the drain", lambda: len(instance.status()["workers"]) > 3 and drains(instance)
-                )
+                instance.machine.wait_for("the drain", lambda: drains(instance))
             else:
                 wait_for_phase(instance, phase)
             kill_master(instance)
             gate(instance, shut=False)
-        if slow is not None:
-            assert slow.wait(HANG) == 0 and slow.stdout is not None and "slept" in slow.stdout.read()
+            instance.write("release", "")
+            assert held is None or held.rest() == ("done", 0)
         after = at_rest(instance)
     assert not asked.failures, asked.failures
     assert after["generation"] == 2 and not {w["pid"] for w in after["workers"]} & before

@@ -16,7 +16,7 @@ from tests.systemd.clients import Held, WebSocket
 from tests.systemd.harness.instance import Instance
 from tests.systemd.releases import GATED, LOCKING, MORTAL, windowed
 
-TABLES = '[reload]\nsoak = "100ms"\nlinger = "500ms"\ndrain-timeout = "5s"\n'
+TABLES = '[reload]\nsoak = "100ms"\nlinger = "500ms"\ndrain-timeout = "60s"\n'
 
 
 def configure(instance: Instance, top: str = "", tables: str = TABLES, *, directory: str = "@DIRECTORY@") -> None:
@@ -77,7 +77,7 @@ def test_dying_after_the_commit(instance: Instance) -> None:
 @pytest.mark.once
 def test_dying_while_the_reload_runs(instance: Instance) -> None:
     """Its caller, when it still waits (here for the drain of the first batch), is told by exit status 6."""
-    start(instance, tables=TABLES.replace("5s", "60s") + "surge = 1\n")
+    start(instance, tables=TABLES + "surge = 1\n")
     instance.write("hello.py", windowed("two", MORTAL))
     with ExitStack() as stack:
         held = [stack.enter_context(Held(instance))]
@@ -305,7 +305,7 @@ def test_drain(instance: Instance) -> None:
 @pytest.mark.once
 def test_drain_has_an_end(instance: Instance) -> None:
     """What is not finished at drain-timeout is cut, and the receipt says so."""
-    start(instance, tables=TABLES.replace("5s", "1s"))
+    start(instance, tables=TABLES.replace("60s", "1s"))
     with Held(instance) as held:
         instance.reload()
         text, status = held.rest()
@@ -342,7 +342,7 @@ def test_superseded(instance: Instance) -> None:
 @pytest.mark.parametrize("by", ["clusterd", pytest.param("systemctl", marks=pytest.mark.proof)])
 def test_stop_during_a_reload(instance: Instance, by: str) -> None:
     """A stop wins over a reload, and drains: what is in flight is answered, the reload fails, nothing is left."""
-    start(instance, tables=TABLES + '[stop]\ndrain-timeout = "10s"\n')
+    start(instance, tables=TABLES + '[stop]\ndrain-timeout = "60s"\n')
     instance.write("hello.py", windowed("two", GATED))
     command = ("systemctl", "reload", instance.service) if by == "systemctl" else ("clusterd", "reload", instance.name)
     with Held(instance) as held:
