@@ -20,6 +20,8 @@ MAX_WAITING = 32 << 20
 PATIENCE = 10.0
 """Seconds a sender waits for the master to read: it does within milliseconds, a new one too."""
 
+_CLOSED = "the channel to the master is closed: this worker is about to leave, or has broken the protocol"
+
 
 class Link:
     """`take` is called in the thread, with each message and its size; `ended` when the other end is closed."""
@@ -59,13 +61,15 @@ class Link:
 
     def _offer(self, data: bytes, force: bool) -> bool:
         if self._closed:
-            raise MessageError("the channel to the master is closed: this worker is about to leave")
+            raise MessageError(_CLOSED)
         if self._out and self._size + len(data) > MAX_WAITING and not force:
             return False
         self._out.append(memoryview(data))
         self._size += len(data)
         if len(self._out) == 1:
             self._flush()
+            if self._closed:
+                raise MessageError(_CLOSED)
         if self._out:
             os.eventfd_write(self._wake, 1)
         return True
@@ -77,7 +81,8 @@ class Link:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                self._out.clear()  # reading finds the same, and is where it is told
+                self._closed = True  # reading finds the same, and is where those who wait are told
+                self._out.clear()
                 self._size = 0
                 return
             self._size -= sent
