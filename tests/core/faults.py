@@ -13,6 +13,7 @@ from clusterd.core.events import (
     WorkerFailed,
     ZygoteGone,
 )
+from clusterd.core.machine import deadline
 from clusterd.core.model import Boot, Kind, Phase, Twin
 
 
@@ -51,6 +52,12 @@ def _say_failed(world: World) -> None:
         world.die(worker)
 
 
+def _replace_master_late(world: World) -> None:
+    """What was due while there was none is found by the next."""
+    world.now = deadline(world.cluster, world.now) or world.now
+    world.replace_master()
+
+
 def _leave(world: World) -> None:
     serving = [w.id for w in world.cluster.workers.values() if w.phase is Phase.SERVING]
     if serving:
@@ -67,6 +74,7 @@ FAULTS: dict[str, Callable[[World], None]] = {
     "worker says it failed": _say_failed,
     "worker leaves by itself": _leave,
     "master replaced": World.replace_master,
+    "master replaced late": _replace_master_late,
     "rollback": lambda w: w.event(Asked(Kind.ROLLBACK, w.cluster.policy)),
     "try": lambda w: w.event(Asked(Kind.TRY, w.cluster.policy)),
 }

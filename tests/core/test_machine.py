@@ -72,6 +72,18 @@ def test_nothing_serves_before_all_are_ready() -> None:
     assert world.serving() == {0: [1], 1: [1], 2: [1]}
 
 
+@pytest.mark.parametrize("surge", [None, 1, 2])
+def test_seats_that_are_given_up_need_not_be_served_by_the_old_code(surge: int | None) -> None:
+    """A reload to fewer workers ends, though the last seats of the old generation never serve again."""
+    world = started(Policy(workers=5, slots=8))
+    world.deaf = frozenset({1})
+    world.die(5)
+    world.event(Asked(Kind.RELOAD, Policy(workers=3, slots=8, surge=surge)))
+    world.quiesce()
+    assert world.outcome(2) is Outcome.DONE
+    at_rest(world, 3, 2)
+
+
 def test_surge_bounds_the_extra_workers() -> None:
     """surge = K: never more than K workers beyond the wanted number, counting those that drain."""
     policy = POLICIES["two"]
@@ -245,17 +257,6 @@ def test_try_leaves_no_trace(bad: bool) -> None:
     assert world.outcome(2) is (Outcome.REFUSED if bad else Outcome.DONE)
     assert set(world.cluster.workers) == old
     at_rest(world, 3, 1)
-
-
-def test_second_reload_supersedes() -> None:
-    """The first caller is told so, the second reload is done."""
-    world = started(POLICIES["all"])
-    world.event(Asked(Kind.RELOAD, POLICIES["all"]))
-    world.deliver(0)
-    world.event(Asked(Kind.RELOAD, POLICIES["all"]))
-    world.quiesce()
-    assert world.outcome(2) is Outcome.SUPERSEDED and world.outcome(3) is Outcome.DONE
-    at_rest(world, 3, 3)
 
 
 @pytest.mark.parametrize("how", ["broken", "unbootable"])

@@ -40,7 +40,12 @@ def check(c: Cluster) -> None:
     _hold(r.base is None or r.base in c.generations, f"rollout from unknown generation {r.base}")
     _hold(0 <= r.moved <= max(r.upto, r.moved), "rollout moved beyond its batch")
     if r.stage in (Stage.PREPARING, Stage.SOAKING) and (r.moved == 0 or r.kind is Kind.TRY):
-        serving = [w.id for w in c.workers.values() if w.generation == r.target and w.phase is Phase.SERVING]
+        # Those who served before it began were moved by an earlier rollback to the same generation.
+        serving = [
+            w.id
+            for w in c.workers.values()
+            if w.generation == r.target and w.phase is Phase.SERVING and w.since > r.begun
+        ]
         _hold(not serving, f"workers {serving} serve before the commit")
 
 

@@ -72,6 +72,8 @@ def step(cluster: Cluster, event: Event, now: float) -> tuple[Cluster, list[Acti
     _take(d, event)
     converge(d)
     d.steer()
+    if isinstance(event, Adopted):
+        _remind(d)
     if __debug__:
         invariants.check(d.cluster)
         invariants.check_step(cluster, d.actions)
@@ -119,7 +121,7 @@ def _take(d: Draft, event: Event) -> None:
         case StopAsked():
             _stop(d)
         case Adopted():
-            _adopted(d)
+            pass  # `_remind`, when it is known what is true by now
         case ZygoteUp():
             _zygote_up(d, event)
         case ZygoteGone():
@@ -162,8 +164,7 @@ def _asked(d: Draft, asked: Asked) -> None:
         d.tell(What.REFUSED, refusal, number=number, generation=c.current)
         return
     if c.rollout is not None:
-        r = c.rollout
-        rollout.finish(d, r, Outcome.SUPERSEDED, What.SUPERSEDED, f"superseded by #{number}")
+        rollout.give_up(d, c.rollout, Outcome.SUPERSEDED, f"superseded by #{number}")
         # Seats that half a reload had moved are left alone (`Cluster.untouched`) until the new one comes to them.
     if kind is Kind.ROLLBACK and c.previous is not None:
         target = c.previous
@@ -192,13 +193,21 @@ def _stop(d: Draft) -> None:
     if d.cluster.stopping:
         return
     if d.cluster.rollout is not None:
-        rollout.finish(d, d.cluster.rollout, Outcome.STOPPED, What.SUPERSEDED, "the service was told to stop")
+        rollout.give_up(d, d.cluster.rollout, Outcome.STOPPED, "the service was told to stop")
     d.cluster = replace(d.cluster, stopping=True, watch=None)
     d.tell(What.STOPPING)
 
 
-def _adopted(d: Draft) -> None:
+def _remind(d: Draft) -> None:
+    """Say again what processes have been told: the master that said it may have died over it, or they have not heard.
+
+    After the rules: to whom they have something new to say that is said alone.
+    """
+    told = {a.worker for a in d.actions if isinstance(a, (Kill, Serve, Drain))}
+    ends = {a.generation for a in d.actions if isinstance(a, EndGeneration)}
     for w in d.cluster.workers.values():
+        if w.id in told:
+            continue
         policy = d.cluster.generations[w.generation].policy
         if w.killed:
             d.act(Kill(w.id))
@@ -208,12 +217,12 @@ def _adopted(d: Draft) -> None:
             left = max(0.0, w.until - d.now - rules.KILL_GRACE)
             d.act(Drain(w.id, min(policy.linger, left), left))
     for g in d.cluster.generations.values():
-        if g.ended:
+        if g.ended and g.number not in ends:
             d.act(EndGeneration(g.number))
     if d.cluster.steered:
         d.act(Steer(d.cluster.steered))
     d.act(Usher(*d.cluster.ushered))
-    if d.cluster.stopped:
+    if d.cluster.stopped and Exit(d.cluster.status) not in d.actions:
         d.act(Exit(d.cluster.status))
 
 

@@ -85,8 +85,9 @@ def soak(d: Draft) -> None:
 
 
 def _all_ready(d: Draft, r: Rollout) -> bool:
+    """Who serves there already was moved by an earlier rollback to the same generation, which another change ended."""
     return all(
-        (w := d.cluster.filled(seat, r.target)) is not None and w.phase is Phase.READY
+        (w := d.cluster.filled(seat, r.target)) is not None and (w.phase is Phase.READY or w.accepting)
         for seat in range(r.moved, min(r.upto, d.cluster.seats_of(r)))
     )
 
@@ -131,6 +132,18 @@ def returned(d: Draft) -> None:
             return
         # The seats go on being filled without a rollout; whoever waits for this one has to be told in time.
         reason += f"; generation {r.base} does not serve everywhere yet"
+    _answer_return(d, r, reason)
+
+
+def give_up(d: Draft, r: Rollout, outcome: Outcome, why: str) -> None:
+    """It ends for a reason that is not its own. One that had failed before is answered with that."""
+    if r.stage is Stage.RETURNING:
+        _answer_return(d, r, f"{r.failure}; {why} before generation {r.base} served everywhere")
+    else:
+        finish(d, r, outcome, What.SUPERSEDED, why)
+
+
+def _answer_return(d: Draft, r: Rollout, reason: str) -> None:
     if r.returned:
         finish(d, r, Outcome.RETURNED, What.RETURNED, reason)
     else:
@@ -156,7 +169,7 @@ def watch(d: Draft) -> None:
         d.cluster = replace(c, watch=None)
     elif c.watch.deaths >= deaths_allowed(c.policy.workers):
         if c.rollout is not None:  # a try: nothing else runs beside a watch
-            finish(d, c.rollout, Outcome.SUPERSEDED, What.SUPERSEDED, "the current generation had to be returned")
+            give_up(d, c.rollout, Outcome.SUPERSEDED, "the current generation had to be returned")
         reason = keeps_dying(c.watch.death)
         d.tell(What.RETURNING, reason, generation=c.current, number=c.watch.number)
         r = Rollout(

@@ -195,6 +195,8 @@ def drain(d: Draft) -> None:
     if d.cluster.stopping:
         return
     leaving: list[Worker] = []
+    # Seats that a change has not come to may never be served: it can be their generation that fails.
+    settled = all(map(d.cluster.untouched, d.cluster.unsettled))
     for w in d.cluster.workers.values():
         wanted = d.cluster.wanted(w.seat)
         if not w.alive or w.generation in (wanted, d.cluster.tenant(w.seat)):
@@ -204,7 +206,7 @@ def drain(d: Draft) -> None:
                 d.kill(w)
         elif d.cluster.untouched(w.seat):
             continue
-        elif next(d.cluster.accepting(w.seat, wanted), None) if wanted is not None else not d.cluster.unsettled:
+        elif next(d.cluster.accepting(w.seat, wanted), None) if wanted is not None else settled:
             leaving.append(w)
     for w in leaving:
         policy = d.cluster.generations[w.generation].policy
