@@ -115,7 +115,7 @@ def test_drain(booted, slots, engine: str) -> None:
     queued = Secure(address)
     assert queued.get("/pid")[2] == f"{successor.pid}\n"
     assert kept.get()[1]["connection"].lower() == "close"
-    assert busy.read()[1]["connection"].lower() == "close"  # after linger: before, granian has told an ASGI request none
+    assert busy.read()[1]["connection"].lower() == "close"  # it outlasts the linger: granian tells ASGI then
     for client in (busy, kept, idle):
         assert client.ended()
         client.close()
