@@ -143,7 +143,7 @@ def test_instances(offers: Offers) -> None:
 
 def test_options(offers: Offers) -> None:
     """After a dash, the options of that command, and of no other."""
-    assert offers("clusterd --user reload --") == ["--help", "--profile", "--quiet"]
+    assert offers("clusterd --user reload --") == ["--help", "--host", "--profile", "--quiet"]
     assert offers("clusterd run --work") == ["--workers"]
     assert offers("clusterd --conf") == ["--config-dir"]
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from clusterd.cli import certificates, control, files, profile
+from clusterd.cli import certificates, control, files, hosts, profile
 from clusterd.cli.exits import CommandError, Exit
-from clusterd.cli.instances import Instance, InstanceType
+from clusterd.cli.hosts import reload as on_hosts
+from clusterd.cli.instances import Instance, InstanceType, need, places
 from clusterd.cli.lifecycle import need_rights
 from clusterd.cli.observe import receipt_line
 from clusterd.cli.progress import Progress
@@ -43,16 +44,27 @@ name = click.argument("instance", metavar="NAME", type=InstanceType())
 
 
 @click.command(short_help="Replace every worker by one of what is now on disk.")
-@name
+@click.argument("instance", metavar="NAME", type=InstanceType(must_exist=False))
 @profile.choose
+@hosts.option
 @quiet
-def reload(instance: Instance, quiet: bool, wanted: str | None) -> None:
+@click.pass_context
+def reload(context: click.Context, instance: Instance, quiet: bool, wanted: str | None, hosts: tuple[str, ...]) -> None:
     """Replace every worker by one of the code and configuration now on disk, and wait until that is done.
 
     The new generation is booted and checked completely while the old one serves; only then it takes over, and the old
     workers answer what they have and leave. A refused reload changes nothing. This is what 'systemctl reload
     cluster@NAME' runs. If the client is interrupted, the reload goes on.
+
+    With --host it is done on those machines instead, by 'systemctl --host', one after another. The first that fails
+    ends it: the machines after it are left alone.
     """
+    if hosts:
+        if wanted is not None:
+            raise CommandError("--profile: choose it on each host", Exit.INVALID)
+        on_hosts(instance, hosts, quiet=quiet)
+        return
+    need(instance, places(context))
     if wanted is not None:
         profile.checked(instance, wanted)
         need_rights("reload", instance)

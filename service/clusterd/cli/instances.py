@@ -99,12 +99,19 @@ def find(name: str, where: Places, *, must_exist: bool = True) -> Instance:
         raise CommandError(f"'{name}' cannot be the name of an instance", Exit.INVALID, hint=f"a name is {names.NAME}")
     found = where.instance(name)
     if must_exist:
-        known = where.known()
-        if name not in known:
-            raise CommandError(
-                f"no instance '{name}': {found.file} does not exist", Exit.INVALID, hint=suggestion(name, known, where)
-            )
+        need(found, where)
     return found
+
+
+def need(instance: Instance, where: Places) -> None:
+    """That there is one of that name, here. Raises CommandError."""
+    known = where.known() if instance.file is not None else []
+    if instance.file is not None and instance.name not in known:
+        raise CommandError(
+            f"no instance '{instance.name}': {instance.file} does not exist",
+            Exit.INVALID,
+            hint=suggestion(instance.name, known, where),
+        )
 
 
 def suggestion(name: str, known: list[str], where: Places) -> str:

@@ -39,7 +39,7 @@ class Systemd:
         self._environment = {**os.environ, "XDG_RUNTIME_DIR": runtime} if runtime else None
 
     def systemctl(self, *arguments: str, patience: float | None = PATIENCE) -> tuple[int, str]:
-        """Exit status and output of systemctl. 127 when there is none, 124 when it does not come back in time."""
+        """Exit status and output of systemctl, with errors if it failed. 127: there is none; 124: not back in time."""
         return self._run("systemctl", *arguments, patience=patience)
 
     def show(self, unit: str, *properties: str) -> dict[str, str]:
@@ -119,8 +119,7 @@ class Systemd:
             done = subprocess.run(
                 [program, *self._options, *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                capture_output=True,
                 text=True,
                 errors="replace",
                 timeout=patience,
@@ -128,7 +127,8 @@ class Systemd:
             )
         except subprocess.TimeoutExpired:
             return 124, f"{program} {arguments[0]}: no answer within {patience:g} s"
-        return done.returncode, done.stdout.strip()
+        # What ssh and systemctl warn of is no part of an answer.
+        return done.returncode, (done.stdout if done.returncode == 0 else done.stdout + done.stderr).strip()
 
 
 def of(place: Place) -> Systemd:
