@@ -86,7 +86,7 @@ def test_node(node: Program) -> None:
     said = node.wait_for("the workers to be heard again", lambda: send(node, "shout", '"two"') == "heard by 2 workers")
     assert said
     for worker in (third, fourth):
-        assert node.get("/heard", worker)[-1] == {"text": "two", "sender": None}
+        node.wait_for("it to be heard", lambda w=worker: node.get("/heard", w)[-1] == {"text": "two", "sender": None})
     assert node.get("/flags", third) == {"dark": "yes"}
 
 
@@ -135,6 +135,7 @@ def test_from_outside(node: Program) -> None:
             before = len(lines())
             assert send(node, "shout", '"é"') == "heard by 2 workers"
             node.get("/shout?text=b")
+            node.wait_for("both", lambda: len(lines()) >= before + 2)
             assert send(node, "nothing", "1") == "heard by no worker"
             unheard = send(node, "shout", "1", "--worker", "99")
             assert unheard == "worker 99 does not listen to 'shout', or there is none"
