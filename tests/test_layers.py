@@ -23,6 +23,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "generator": frozenset({"config"}),
     "keeper": frozenset({"worker.wire", "shell"}),
     "usher": frozenset({"worker.wire", "shell"}),
+    "bridge": frozenset({"bus", "worker.wire", "worker.frames", "worker.topics", "worker.caching"}),
     "drain": frozenset({"worker.wire", "shell", "config"}),
     "master": frozenset(
         {
@@ -34,7 +35,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "cli": frozenset(
         {"discovery", "config", "shell", "worker.wire", "worker.frames", "worker.topics", "worker.tls", "master"}
     ),
-    "__main__": frozenset({"cli", "master", "keeper", "usher", "drain"}),
+    "__main__": frozenset({"cli", "master", "keeper", "usher", "bridge", "drain"}),
     "__init__": frozenset(),
 }
 """What of clusterd each layer may import besides itself."""

@@ -24,6 +24,10 @@ def main(argv: list[str] | None = None) -> int:
             from clusterd import usher
 
             return usher.main(rest)
+        case ["bridge", *rest]:
+            from clusterd import bridge
+
+            return bridge.main(rest)
         case ["drain", name]:
             from clusterd import drain
 

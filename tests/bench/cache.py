@@ -101,7 +101,9 @@ def round_of(work: Callable[[int], object], processes: int) -> tuple[float, floa
 
 
 def main() -> None:
-    from caches import cache, server
+    from caches import cache
+
+    from tests.redises import server
 
     with tempfile.TemporaryDirectory(dir="/dev/shm") as directory, server() as redis:
         stores: dict[str, Any] = {"embedded": cache(f"{directory}/embedded")}

@@ -9,7 +9,7 @@ import pytest
 
 from clusterd.bus.queue import Queue
 from clusterd.bus.retained import Table
-from clusterd.bus.router import Broken, Router
+from clusterd.bus.router import BRIDGE, Broken, Router
 
 
 def cluster(*ids: int, topics: tuple[str, ...] = ("t",)) -> Router:
@@ -172,3 +172,72 @@ def test_a_slow_reader_is_its_own_affair() -> None:
     assert [m["data"] for m in heard(router, 3)] == list(range(10))
     *some, last = heard(router, 2)
     assert last == {"event": "lost", "count": 10 - len(some)} and some
+
+
+def across(*ids: int) -> Router:
+    """With a bridge that has been given the values."""
+    router = cluster(*ids)
+    router.join(BRIDGE)
+    say(router, BRIDGE, op="values")
+    heard(router, BRIDGE)
+    return router
+
+
+def test_the_bridge_hears_every_broadcast() -> None:
+    """Of workers and from outside, whatever the topic; not what is said to one worker, and nothing of its own."""
+    router = across(1, 2)
+    say(router, 1, op="broadcast", topic="nobody's", data=1)
+    say(router, 1, op="send", to=2, topic="t", data=2)
+    assert router.outside("t", "3", None) == 2
+    assert router.outside("t", "4", 1) == 1
+    say(router, BRIDGE, op="say", host="b", topic="t", data=5)
+    assert [m["data"] for m in heard(router, BRIDGE)] == [1, 3]
+    assert [m["data"] for m in heard(router, 2)] == [2, 3, 5]
+    assert router.said[-1].host == "b" and router.said[-1].sender is None
+
+
+def test_other_hosts_say_who_they_are() -> None:
+    """A worker is told the host, and no sender: it could not answer."""
+    router = across(1)
+    say(router, BRIDGE, op="say", host="b", topic="t", data=[1])
+    assert heard(router, 1) == [{"from": None, "host": "b", "op": "broadcast", "topic": "t", "data": [1]}]
+
+
+def test_values_of_other_hosts() -> None:
+    """Workers get them, the bridge is answered and not told them again; its own are new until it says otherwise."""
+    router = across(1)
+    say(router, 1, op="values")
+    heard(router, 1)
+    say(router, BRIDGE, op="retain", key="k", value=1, number=7)
+    assert [(m["key"], m["value"]) for m in heard(router, 1) if m["event"] == "value"] == [("k", 1)]
+    assert heard(router, BRIDGE) == [{"event": "done", "number": 7, "version": 1}]
+    say(router, 1, op="publish", key="k", value=2, number=1)
+    (told,) = heard(router, BRIDGE)
+    assert (told["value"], told["new"]) == (2, True)
+    say(router, BRIDGE, op="synced", key="k", version=1)
+    assert router.dirty == {"k"}, "another version than the one that is new"
+    say(router, BRIDGE, op="synced", key="k", version=told["version"])
+    assert not router.dirty
+    say(router, BRIDGE, op="values")
+    assert [m["new"] for m in heard(router, BRIDGE) if m["event"] == "value"] == [False]
+
+
+def test_what_the_table_cannot_take_is_refused() -> None:
+    """A value of another host's as one of a worker's: with the reason."""
+    router = across(1)
+    router.table = Table(keys=1)
+    say(router, 1, op="publish", key="a", value=1, number=1)
+    heard(router, BRIDGE)
+    say(router, BRIDGE, op="retain", key="b", value=1, number=2)
+    (failed,) = heard(router, BRIDGE)
+    assert (failed["event"], failed["number"], failed["error"]) == ("failed", 2, "refused")
+
+
+@pytest.mark.parametrize("op", ["say", "retain", "synced", "state", "lease"])
+def test_a_worker_is_no_bridge(op: str) -> None:
+    """Nor can a bridge do what workers do."""
+    router = across(1)
+    with pytest.raises(Broken, match="expected one of"):
+        say(router, 1, op=op, host="b", topic="t", data=1, key="k", value=1, number=1, version=1)
+    with pytest.raises(Broken, match="expected one of"):
+        say(router, BRIDGE, op="publish", key="k", value=1, number=1)

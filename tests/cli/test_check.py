@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from dataclasses import asdict
@@ -82,6 +83,16 @@ def test_missing_directory(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     assert site.run("check", "hello")[0] == 2
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert site.run("check", "hello")[0] == 0
+
+
+def test_a_bus_without_its_package(site: Site, directory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a warning that says what to install: the application serves, and talks on its own machine only."""
+    site.write("hello", 'bus = "redis://127.0.0.1/0"\n' + hello(directory))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    status, _, err = site.run("check", "hello")
+    assert status == 0
+    assert "bus: found none, expected the daemon's Python to have the package redis" in err
+    assert "apt install python3-redis" in err
 
 
 def test_missing_file(site: Site) -> None:

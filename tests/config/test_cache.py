@@ -1,10 +1,10 @@
-"""The key `cache`: which Redis may stand in the file, and that no password does."""
+"""The keys `cache` and `bus`: which Redis may stand in the file, and that no password does."""
 
 from __future__ import annotations
 
 import pytest
 
-from clusterd.config.kinds import CACHE, Wrong
+from clusterd.config.kinds import BUS, CACHE, Wrong
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,8 @@ from clusterd.config.kinds import CACHE, Wrong
 def test_taken(value: str) -> None:
     """The embedded one, URLs of a Redis, and the name of a variable that has one."""
     assert CACHE.parse(value) == value
+    if value != "embedded":
+        assert BUS.parse(value) == value
 
 
 @pytest.mark.parametrize(
@@ -38,8 +40,9 @@ def test_taken(value: str) -> None:
 )
 def test_refused(value: str, hint: str) -> None:
     """Anything else is refused with what to write instead, and never repeated: it may be a password."""
-    with pytest.raises(Wrong) as raised:
-        CACHE.parse(value)
-    assert hint in str(raised.value)
-    assert "secret" not in str(raised.value)
-    assert CACHE.secret
+    for kind in (CACHE, BUS):
+        with pytest.raises(Wrong) as raised:
+            kind.parse(value)
+        assert hint in str(raised.value)
+        assert "secret" not in str(raised.value)
+        assert kind.secret

@@ -57,7 +57,7 @@ workers = {workers}
 [reload]
 soak = "20ms"
 watch = "1s"
-linger = "2s"
+linger = "100ms"
 drain-timeout = "3s"
 ready-timeout = "60s"
 [stop]

@@ -21,7 +21,7 @@ QUICK = """\
 workers = 3
 [reload]
 soak = "100ms"
-linger = "2s"
+linger = "200ms"
 drain-timeout = "5s"
 watch = "1s"
 [stop]

@@ -49,7 +49,7 @@ TOKEN = "secret-in-the-file"
 [reload]
 soak = "100ms"
 watch = "300ms"
-linger = "2s"
+linger = "100ms"
 """
 GATE = """
 while pathlib.Path(__file__).with_name("gate").exists():

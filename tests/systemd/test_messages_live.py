@@ -83,7 +83,7 @@ def app(environ, start_response):
 def test_workers_talk(instance: Instance, app: App) -> None:
     """What is said is heard by all, what is published is there after a reload, whatever engine serves."""
     machine = instance.machine
-    app.deploy(instance, extra='workers = 2\nslots = 2\n[reload]\nsoak = "100ms"\nlinger = "2s"\n')
+    app.deploy(instance, extra='workers = 2\nslots = 2\n[reload]\nsoak = "100ms"\nlinger = "200ms"\n')
     instance.write(app.module, COMMON + (WSGI if app.module == "wsgi.py" else ASGI))
     instance.start()
 

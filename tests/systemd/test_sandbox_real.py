@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from clusterd.shell import messages
 from tests.systemd.harness import container, images
 from tests.systemd.harness.container import Container
 from tests.systemd.harness.instance import Instance
@@ -121,6 +122,44 @@ def test_cache_in_redis(app: Instance) -> None:
         assert "s3c" not in app.show("StatusText")
     finally:
         machine.run(["rm", "-f", *secrets])
+        machine.systemctl("stop", "redis-server")
+
+
+def test_bus_in_redis(app: Instance) -> None:
+    """The bridge by Debian's own python3-redis, with a password from a credential: values go to the Redis and come from
+    it, a stop of the Redis is told once, and so is its return."""
+    machine, name = app.machine, app.name
+    secret, key = f"/etc/clusterd/{name}.url", f"clusterd:{{{name}}}:bus"
+
+    def redis(*words: str) -> str:
+        return machine.run(["redis-cli", "--no-auth-warning", "-a", "s3cret", *words]).stdout.strip()
+
+    machine.sh("echo 'requirepass s3cret' >>/etc/redis/redis.conf")
+    machine.systemctl("restart", "redis-server")
+    try:
+        machine.write(secret, "redis://:s3cret@127.0.0.1:6379/0\n", mode="0600")
+        deploy(app, f'[credentials]\nREDIS_URL = "{secret}"\n', 'bus = "$REDIS_URL"\n')
+        app.start()
+        machine.wait_for("the bridge", lambda: app.status()["bus"] == {"bus": "$REDIS_URL", "problem": None})
+        assert ask(app, "python", "from clusterd import worker\nresult = worker.sync.publish('k', [1])") is None
+        machine.wait_for("the value", lambda: redis("hget", key, "k") == "[1]")
+        redis("hset", key, "k", "2")
+        redis("publish", key, '{"by":"another","key":"k","value":2}')
+        look = "from clusterd import worker\nresult = worker.value('k')"
+        machine.wait_for("the other's", lambda: ask(app, "python", look) == 2)
+        machine.systemctl("stop", "redis-server")
+        machine.wait_for("it to be missed", lambda: app.status()["bus"]["problem"])
+        machine.systemctl("start", "redis-server")
+        machine.wait_for("it to be back", lambda: app.status()["bus"]["problem"] is None)
+        machine.wait_for("the value", lambda: redis("hget", key, "k") == "2")
+        told = [record.get("MESSAGE_ID") for record in machine.journal(unit=app.service)]
+        assert told.count(messages.BUS_AWAY.id) == told.count(messages.BUS_BACK.id) == 1
+        assert messages.BRIDGE_FAILED.id not in told
+        shown = json.dumps(app.status()) + app.clusterd("check").stdout + "\n".join(app.messages())
+        assert "s3cret" not in shown
+    finally:
+        machine.run(["rm", "-f", secret])
+        machine.sh("sed -i /^requirepass/d /etc/redis/redis.conf")
         machine.systemctl("stop", "redis-server")
 
 

@@ -40,7 +40,7 @@ spares = {spares}
 [reload]
 watch = "0s"
 soak = "20ms"
-linger = "2s"
+linger = "100ms"
 """
 
 

@@ -290,6 +290,26 @@ def test_stop() -> None:
     assert world.state.tasks["users"].failures == 0
 
 
+def test_another_host_may_run_it() -> None:
+    """What runs is ended, in time or by force, and is a failure; nothing begins until this host may run it again."""
+    world = World()
+    world.situate(users=EVERY)
+    number = world.fork()
+    actions = world._step(Situated(None, {"users": EVERY}, False, 5.0, "the lease is lost"))
+    assert actions == [Terminate(number)]
+    assert world._step(Situated(None, {"users": EVERY}, False, 5.0, "the lease is lost")) == []
+    assert deadline(world.state) == world.now + LAST_WORDS
+    world.now += LAST_WORDS
+    assert world._step(Passed()) == [Kill(number)]
+    world.die(number)
+    (ended,) = world.ended
+    assert ended.outcome is Outcome.FAILED and "the lease is lost" in ended.text
+    world.wait(100.0)
+    assert not world.ordered
+    world.situate(1, users=EVERY)
+    world.run()
+
+
 def test_a_master_that_dies_acting() -> None:
     """An order that was written down and not given is given by the next master, once; a result is not told twice."""
     world = World()

@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from caches import Server, cache, server, together
+from caches import cache, together
 from certificates import make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusterd.worker.caching import Cache, CacheError, CacheValueError, lacking
 from clusterd.worker.caching.embedded import Embedded
-from clusterd.worker.caching.redis import redacted
+from clusterd.worker.caching.place import redacted
 from clusterd.worker.caching.values import MAX_KEY, MAX_VALUE, seconds
 from clusterd.worker.inspection import open_fds, reasons
+from tests.redises import Server, server
 
 SERVICE = Path(__file__).parents[2] / "service"
 

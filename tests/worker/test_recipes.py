@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from caches import server
+
+from tests.redises import server
 
 ROOT = Path(__file__).parents[2]
 

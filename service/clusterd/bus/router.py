@@ -16,6 +16,9 @@ from clusterd.worker import frames, topics
 
 Message = dict[str, Any]
 
+BRIDGE = 0
+"""The member that carries what is said to other hosts and back: no worker has this number."""
+
 
 class Broken(Exception):
     """The sender does not keep to the protocol. The text says how."""
@@ -44,12 +47,16 @@ class Said:
     data: Any
     sender: int | None
     to: int | None
+    host: str | None = None
+    """Of another host than this."""
 
 
 class Router:
     def __init__(self, table: Table) -> None:
         self.table = table
         self.members: dict[int, Member] = {}
+        self.dirty: set[str] = set()
+        """Keys published here, which other hosts are not known to have."""
         self.touched: set[int] = set()
         """Members to whom something may be written now; whoever writes empties it."""
         self.slow: list[int] = []
@@ -57,11 +64,17 @@ class Router:
         self.writes: list[Write] = []
         """Of the retained values: to be written before anything is sent."""
         self.said: list[Said] = []
+        self.states: list[Message] = []
+        """What the bridge says of itself."""
         self._asked: dict[tuple[int, int], int] = {}  # (who asks, its number) -> who is to answer
         self._ops: dict[object, Callable[[Member, Message, bytes], None]] = {
             "on": self._on, "off": self._off, "values": self._values, "broadcast": self._broadcast,
             "send": self._send, "request": self._request, "answer": self._answer, "forget": self._forget,
             "publish": self._publish,
+        }  # fmt: skip
+        self._ops_of_bridge: dict[object, Callable[[Member, Message, bytes], None]] = {
+            "values": self._values, "say": self._say, "retain": self._retain, "synced": self._synced,
+            "state": self._state, "lease": self._state,
         }  # fmt: skip
 
     # members
@@ -81,6 +94,10 @@ class Router:
                 del self._asked[asker, number]
                 self._fail(self.members[asker], number, "gone", f"worker {worker} left before it answered")
 
+    def tell(self, worker: int, message: bytes) -> None:
+        """Whatever waits for it already."""
+        self._must(self.members[worker], message)
+
     # what they say
 
     def take(self, sender: int, frame: bytes) -> None:
@@ -88,9 +105,10 @@ class Router:
         message = frames.decode(frame)
         if message is None:
             raise Broken(f"not a JSON object: {frame[:80]!r}")
-        act = self._ops.get(op) if isinstance(op := message.get("op"), str) else None
+        ops = self._ops if sender != BRIDGE else self._ops_of_bridge
+        act = ops.get(op) if isinstance(op := message.get("op"), str) else None
         if act is None:
-            raise Broken(f"op {op!r}: expected one of {', '.join(map(str, self._ops))}")
+            raise Broken(f"op {op!r}: expected one of {', '.join(map(str, ops))}")
         if "from" in message:
             raise Broken("a message may not have a key 'from': the master writes it")
         act(self.members[sender], message, frame)
@@ -101,18 +119,24 @@ class Router:
         frame = f'"op":"broadcast","topic":{key},"data":{data}}}'
         if to is not None:
             frame = f'"op":"send","to":{to},"topic":{key},"data":{data}}}'
+        passed = f'{{"from":null,{frame}'.encode() + b"\0"
         hear = [m for m in self.members.values() if topic in m.topics and to in (None, m.id)]
         for member in hear:
-            self._offer(member, f'{{"from":null,{frame}'.encode() + b"\0")
+            self._offer(member, passed)
+        if to is None:
+            self._across(passed)
         return len(hear)
 
     def retain(self, key: str, raw: str) -> None:
         """`raw`, which is JSON, is the last value of `key` now. Raises Full."""
         self.writes += self.table.publish(key, raw)
-        change = self._change(key)
+        self.dirty.add(key)
+        self._changed(key, None)
+
+    def _changed(self, key: str, by: Member | None) -> None:
         for other in self.members.values():
-            if other.values and not other.behind:
-                self._change_for(other, change)
+            if other.values and not other.behind and other is not by:
+                self._change_for(other, self._change(key, other))
 
     def _on(self, member: Member, message: Message, frame: bytes) -> None:
         topic = _name(message.get("topic"))
@@ -134,6 +158,7 @@ class Router:
         for other in self.members.values():
             if topic in other.topics and other is not member:
                 self._offer(other, passed)
+        self._across(passed)
         self.said.append(Said(topic, message["data"], member.id, None))
 
     def _send(self, member: Member, message: Message, frame: bytes) -> None:
@@ -184,6 +209,47 @@ class Router:
         done = frames.encode({"event": "done", "number": number, "version": self.table.version})
         self._must(member, done)
 
+    # what the bridge says
+
+    def _across(self, passed: bytes) -> None:
+        """To other hosts as well, if there is a way."""
+        if (bridge := self.members.get(BRIDGE)) is not None:
+            self._offer(bridge, passed)
+
+    def _say(self, member: Member, message: Message, frame: bytes) -> None:
+        """A broadcast of another host's."""
+        topic, host = _topic(message), _name(message.get("host"), "host")
+        data = message["data"]
+        text = f'{{"from":null,"host":{frames.text(host)},"op":"broadcast","topic":{frames.text(topic)},"data":'
+        passed = (text + frames.text(data) + "}").encode() + b"\0"
+        for other in self.members.values():
+            if topic in other.topics:
+                self._offer(other, passed)
+        self.said.append(Said(topic, data, None, None, host))
+
+    def _retain(self, member: Member, message: Message, frame: bytes) -> None:
+        """Another host's value."""
+        number, key = _integer(message, "number"), _name(message.get("key"), "key")
+        if "value" not in message:
+            raise Broken("a retain has 'value'")
+        try:
+            self.writes += self.table.publish(key, frames.text(message["value"]))
+        except Full as e:
+            self._fail(member, number, "refused", str(e))
+            return
+        self.dirty.discard(key)
+        self._changed(key, member)
+        self._must(member, frames.encode({"event": "done", "number": number, "version": self.table.version}))
+
+    def _synced(self, member: Member, message: Message, frame: bytes) -> None:
+        """The others have what was published with this version."""
+        key, version = _name(message.get("key"), "key"), _integer(message, "version")
+        if key in self.table.values and self.table.values[key].version == version:
+            self.dirty.discard(key)
+
+    def _state(self, member: Member, message: Message, frame: bytes) -> None:
+        self.states.append(message)
+
     # what they are given
 
     def next(self, worker: int) -> bytes | None:
@@ -201,14 +267,15 @@ class Router:
         """Everything it has not seen, at once: it has read all else, and the table is bounded."""
         newer = [(v.version, key) for key, v in self.table.values.items() if v.version > member.seen]
         for _, key in sorted(newer):
-            member.queue.put(self._change(key))
+            member.queue.put(self._change(key, member))
         if member.owed:
             member.queue.put(frames.encode({"event": "current", "version": self.table.version}))
         member.seen, member.behind, member.owed = self.table.version, False, False
 
-    def _change(self, key: str) -> bytes:
+    def _change(self, key: str, member: Member) -> bytes:
         value = self.table.values[key]
-        head = f'{{"event":"value","version":{value.version},"key":{frames.text(key)},"value":{value.raw}}}'
+        new = f'"new":{"true" if key in self.dirty else "false"},' if member.id == BRIDGE else ""
+        head = f'{{"event":"value",{new}"version":{value.version},"key":{frames.text(key)},"value":{value.raw}}}'
         return head.encode() + b"\0"
 
     def _change_for(self, member: Member, change: bytes) -> None:

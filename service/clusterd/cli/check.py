@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from dataclasses import dataclass, field, replace
@@ -104,6 +105,9 @@ def examine(file: Path, where: Places, profile: str | None) -> Report:
                 "'systemd-analyze calendar' tells of each; see systemd.time(7)",
             )
             lacks.append(Problem(str(file), f"task.{name}.calendar", f'"{task.calendar}"', expected, hint))
+    if settings.bus is not None and importlib.util.find_spec("redis") is None:
+        expected, hint = "the daemon's Python to have the package redis", "apt install python3-redis"
+        report.warnings.append(Problem(str(file), "bus", "none", expected, hint))
     if not where.place.user and reach.in_tmp(settings.directory):
         found = f"'{settings.directory}'"
         report.warnings.append(

@@ -17,6 +17,7 @@ class Exit(IntEnum):
     NOT_ALLOWED = 5
     RETURNED = 6
     STOPPING = 7
+    ELSEWHERE = 8
     INTERRUPTED = 130
 
 
@@ -29,6 +30,7 @@ MEANING: dict[Exit, str] = {
     Exit.NOT_ALLOWED: "not allowed: it needs root",
     Exit.RETURNED: "the new generation took over, kept dying, and the previous one was brought back",
     Exit.STOPPING: "not done, because the service is stopping",
+    Exit.ELSEWHERE: "another host runs the tasks of this application",
     Exit.INTERRUPTED: "interrupted (Ctrl-C); a reload goes on without its client",
 }
 """One row per status: feeds --help, clusterd(8), and the test that they agree."""

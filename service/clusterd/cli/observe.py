@@ -70,6 +70,8 @@ def summary(found: dict[str, Any]) -> None:
     rows.append(("slots", f"{len(live)} of {slots.get('total', '?')} live ({ranges(live)})"))
     if rollout := found.get("rollout"):
         rows.append((rollout["kind"], f"#{rollout['number']} {rollout['phase']}, generation {rollout['generation']}"))
+    if bus := found.get("bus"):
+        rows.append(("bus", str(bus["problem"] and f"{bus['bus']}: {bus['problem']}" or bus["bus"])))
     if receipt := found.get("receipt"):
         rows.append(("last " + str(receipt.get("kind", "reload")), receipt_line(receipt)))
     since = age(time.time() - master["since"]) if master.get("since") else "?"

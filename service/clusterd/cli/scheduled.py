@@ -31,6 +31,8 @@ def due(instance: Instance, task: dict[str, Any]) -> str:
     """When it runs next, in words."""
     if (going := task.get("run")) is not None:
         return f"runs, for {age(going['seconds'])}"
+    if task.get("elsewhere"):
+        return str(task["elsewhere"])
     if task.get("next") is not None:
         return f"in {age(task['next'])}"
     if task["schedule"] != "on demand" and instance.file is not None:

@@ -58,6 +58,8 @@ def run(instance: Instance, task: str, wait: bool) -> None:
     outcome, reason = last.get("outcome"), last.get("reason")
     if outcome == "stopped":
         raise CommandError(f"{instance.name}: task {task} was ended: {reason}", Exit.STOPPING)
+    if outcome == "elsewhere":
+        raise CommandError(f"{instance.name}: task {task}: {reason}", Exit.ELSEWHERE)
     if outcome != "done":
         hint = instance.log if instance.file else ""
         raise CommandError(f"{instance.name}: task {task} failed: {reason}", Exit.REFUSED, hint=hint)

@@ -299,9 +299,17 @@ def _url_path(value: Any) -> str:
 
 
 def _cache(value: Any) -> str:
+    return value if value == "embedded" else _redis("cache", value)
+
+
+def _bus(value: Any) -> str:
+    return _redis("bus", value)
+
+
+def _redis(key: str, value: Any) -> str:
     """What is wrong is not repeated: it may hold a password."""
     text = _text(value)
-    if text == "embedded" or _VARIABLE.fullmatch(text):
+    if _VARIABLE.fullmatch(text):
         return text
     try:
         parts = urlsplit(text)
@@ -310,7 +318,7 @@ def _cache(value: Any) -> str:
         raise Wrong('a Redis is "redis://127.0.0.1:6379/0" or "unix:///run/redis/redis-server.sock?db=0"') from None
     if parts.password or "password" in parts.query:
         raise Wrong(
-            'a password does not belong into this file: put the URL into environment-file, and cache = "$REDIS_URL"'
+            f'a password does not belong into this file: put the URL into environment-file, and {key} = "$REDIS_URL"'
         )
     place = (
         parts.path.startswith("/") and not parts.hostname if parts.scheme == "unix" else parts.hostname and port_is_one
@@ -415,6 +423,12 @@ CACHE = Kind(
     _cache,
     secret=True,
     schema=shapes.text(r"^(embedded|\$[A-Z_][A-Z0-9_]{0,63}|(rediss?|unix)://[!-~]{1,1000})$"),
+)
+BUS = Kind(
+    'the URL of a Redis, or "$NAME"',
+    _bus,
+    secret=True,
+    schema=shapes.text(r"^(\$[A-Z_][A-Z0-9_]{0,63}|(rediss?|unix)://[!-~]{1,1000})$"),
 )
 ROOT_PATH = Kind('a path such as "/api"', _root_path, schema=shapes.text("^/[!-~]{0,1022}[!-.0-~]$"))
 SWITCH = Kind("true or false", _switch, schema={"type": "boolean"})

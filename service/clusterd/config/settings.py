@@ -536,6 +536,13 @@ class Settings:
         default='"embedded"',
         only="app",
     )
+    bus: str | None = _row(
+        kinds.BUS,
+        "A Redis that carries what workers broadcast, and their retained values, to the same application on other "
+        'hosts: a URL as for cache, or "$NAME". The daemon needs Debian\'s python3-redis.',
+        None,
+        default="none",
+    )
     http: Http = field(default_factory=Http)
     tls: Tls = field(default_factory=Tls)
     reload: Reload = field(default_factory=Reload)

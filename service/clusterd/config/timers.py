@@ -46,8 +46,8 @@ Type=oneshot
 ExecStart=/usr/bin/clusterd {user}task {app} run {task} --wait
 # The task has a timeout of its own, which the master keeps.
 TimeoutStartSec=infinity
-# The application was stopped before it, or meanwhile: no failure of the task's.
-SuccessExitStatus=4 7
+# The application was stopped before it, or meanwhile, or another host runs it: no failure of the task's.
+SuccessExitStatus=4 7 8
 {account}"""
 
 _CONFINED = """\

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from clusterd.bus.queue import MAX_WAITING
 from clusterd.bus.retained import HALF, Full, Table
-from clusterd.bus.router import Broken, Router
+from clusterd.bus.router import BRIDGE, Broken, Router
 from clusterd.master.context import Context
 from clusterd.shell import messages, poll
 from clusterd.shell.control import Call
@@ -61,6 +63,8 @@ class Bus:
         self.router = Router(Table())
         self.links: dict[int, Link] = {}
         self.listeners: list[Listener] = []
+        self.heard_state: Callable[[dict[str, Any]], None] = lambda state: None
+        """Called with what the bridge says of itself."""
         self._memory: Values | None = None
         if VALUES in context.keeping.fds:
             self._memory = Values(context.keeping.fds[VALUES])
@@ -68,9 +72,9 @@ class Bus:
 
     # members
 
-    def join(self, worker: int, fd: int, name: str, *, adopted: bool = False) -> None:
+    def join(self, worker: int, fd: int, name: str, *, adopted: bool = False, first: bytes = b"") -> None:
         """`fd` is our end, and in the keeper's store as `name`, which owns it. Who spoke with another master says again
-        what it wants."""
+        what it wants. `first` is what it is told before all else."""
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
         link = self.links[worker] = Link(sock, name, torn=adopted)
@@ -78,7 +82,9 @@ class Bus:
         self.context.poll.register(fd, poll.READ, ("worker.bus", worker))
         if adopted:
             # The first NUL ends what the dead master may have half written.
-            link.out = memoryview(b"\0" + encode({"event": "again"}))
+            first = b"\0" + encode({"event": "again"})
+        if first:
+            link.out = memoryview(first)
             self._write(worker)
 
     def leave(self, worker: int) -> None:
@@ -140,17 +146,20 @@ class Bus:
         for worker in router.slow:
             self.context.journal.record(
                 messages.BUS_SLOW,
-                f"worker {worker} does not read its messages: {MAX_WAITING >> 20} MiB wait, newer ones are dropped",
-                worker=worker,
+                f"{_who(worker)} does not read its messages: {MAX_WAITING >> 20} MiB wait, newer ones are dropped",
+                worker=worker or None,
             )
         router.slow.clear()
         while router.touched:
             worker = router.touched.pop()
             if worker in self.links and not self.links[worker].out:
                 self._write(worker)
+        while router.states:
+            self.heard_state(router.states.pop(0))
         for said in router.said:
             to = {} if said.to is None else {"to": said.to}
-            self._tell(said.topic, {"topic": said.topic, "data": text(said.data), "from": said.sender, **to})
+            host = {} if said.host is None else {"host": said.host}
+            self._tell(said.topic, {"topic": said.topic, "data": text(said.data), "from": said.sender, **to, **host})
         router.said.clear()
 
     def _keep(self) -> None:
@@ -191,7 +200,8 @@ class Bus:
         with contextlib.suppress(OSError):
             self.links[worker].sock.shutdown(socket.SHUT_RDWR)  # the keeper has a copy too: closing would tell nobody
         self.leave(worker)
-        self.context.journal.record(messages.BUS_BROKEN, f"worker {worker} has lost its messages: {why}", worker=worker)
+        text = f"{_who(worker)} has lost its messages: {why}"
+        self.context.journal.record(messages.BUS_BROKEN, text, worker=worker or None)
 
     # from the master
 
@@ -203,6 +213,12 @@ class Bus:
             return str(e)
         self._pass_on()
         return ""
+
+    def tell_bridge(self, message: dict[str, Any]) -> None:
+        """Nothing, where there is none."""
+        if BRIDGE in self.links:
+            self.router.tell(BRIDGE, encode(message))
+            self._pass_on()
 
     # from outside
 
@@ -251,6 +267,10 @@ class Bus:
         """The service is over: whoever listens is told so."""
         for one in self.listeners:
             one.call.error("Stopping")
+
+
+def _who(member: int) -> str:
+    return "the bridge" if member == BRIDGE else f"worker {member}"
 
 
 def _compact(data: object) -> str | None:

@@ -19,6 +19,7 @@ from clusterd.core.events import Adopted, Asked, Event, Passed, StopAsked, Worke
 from clusterd.core.lifecycle import IllegalMove
 from clusterd.core.model import Cluster, Kind, Phase
 from clusterd.master import sockets
+from clusterd.master.bridging import Bridging
 from clusterd.master.context import Context, Key
 from clusterd.master.ledger import Ledger
 from clusterd.master.performing import START_FAILED, Performer
@@ -73,9 +74,10 @@ class Master:
         self.telling = Telling(context, self.ledger)
         self.workers = Workers(context, self.ledger)
         self.ushering = Ushering(context, self.ledger)
-        self.tasks = Tasks(context, self.ledger, self.workers.zygotes, self.workers.bus, self.save)
+        self.bridging = Bridging(context, self.ledger, self.workers.bus)
+        self.tasks = Tasks(context, self.ledger, self.workers.zygotes, self.workers.bus, self.bridging, self.save)
         self.workers.others = self.tasks.on_zygote
-        status = Status(context, self.ledger, self.workers, self.tasks)
+        status = Status(context, self.ledger, self.workers, self.tasks, self.bridging)
         self.requests = Requests(
             context, self.ledger, source, self.telling, status, self.advance, self.workers.bus, self.tasks
         )
@@ -94,7 +96,7 @@ class Master:
         self.requests.listen()
         self._begin()
         self.advance()
-        while self.performer.exit_status is None or self.tasks.busy:
+        while self.performer.exit_status is None or self.tasks.busy or self.bridging.ending:
             for key, events in (yield self._deadline()):
                 if isinstance(key, Control):
                     self.requests.on_connection()
@@ -104,6 +106,7 @@ class Master:
                     self._dispatch(*key)
             self.workers.tick(time.monotonic())
             self.tasks.tick()
+            self.bridging.tick()
             self.requests.expire()
             self.context.leaving.reap()
             self._beat()
@@ -142,6 +145,7 @@ class Master:
         self.context.events.append(Adopted())
         self.workers.adopt()
         self.tasks.adopt()
+        self.bridging.adopt()
         self.ushering.adopt()
         self.context.journal.record(
             messages.MASTER_TOOK_OVER,
@@ -186,6 +190,10 @@ class Master:
         self._core_due = machine.deadline(self.ledger.cluster, self._stepped)
         if not any(w.phase is Phase.DRAINING for w in self.ledger.cluster.workers.values()):
             self._all_drained()
+        if self.performer.exit_status is None or self.tasks.busy:
+            self.bridging.advance()
+        else:
+            self.bridging.end()
         self.tasks.advance()
         self.telling.status()
         self.requests.progress()
@@ -228,7 +236,7 @@ class Master:
 
     def _deadline(self) -> float | None:
         times = [self._beat_due, self._core_due, self.workers.deadline(), self.requests.deadline()]
-        times.append(self.tasks.deadline())
+        times += [self.tasks.deadline(), self.bridging.deadline()]
         return min(t for t in times if t is not None)
 
     def _beat(self) -> None:
@@ -257,6 +265,8 @@ class Master:
                 self.tasks.on_channel(number)
             case "task.pidfd":
                 self.tasks.on_pidfd(number)
+            case "bridge.pidfd":
+                self.bridging.on_gone()
             case "usher.channel":
                 self.ushering.on_channel()
             case "usher.pidfd":

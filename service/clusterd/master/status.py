@@ -10,6 +10,7 @@ from typing import Any
 from clusterd import __version__
 from clusterd.core.model import NO_SLOT, Boot, Cluster, Kind, Phase
 from clusterd.master import sockets
+from clusterd.master.bridging import Bridging
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.tasks import Tasks
@@ -20,11 +21,12 @@ from clusterd.master.workers import Workers
 class Status:
     """Called for the status as it is: plain JSON values, no variable of the environment in them."""
 
-    def __init__(self, context: Context, ledger: Ledger, workers: Workers, tasks: Tasks) -> None:
+    def __init__(self, context: Context, ledger: Ledger, workers: Workers, tasks: Tasks, bridging: Bridging) -> None:
         self.context = context
         self.ledger = ledger
         self.workers = workers
         self.tasks = tasks
+        self.bridging = bridging
         self.born = time.monotonic()
 
     def __call__(self) -> dict[str, Any]:
@@ -49,6 +51,7 @@ class Status:
             "rollout": {"number": r.number, "kind": r.kind, "phase": r.stage, "generation": r.target} if r else None,
             "receipt": asdict(receipt) if receipt else None,
             "tasks": self.tasks.status(),
+            "bus": self.bridging.status(),
         }
 
     def _worker(self, number: int, now: float) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from clusterd.config.settings import Task as Setting
 from clusterd.config.values import duration_text
 from clusterd.core.model import Boot
 from clusterd.master import bus, hints
+from clusterd.master.bridging import Bridging
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.zygotes import Zygotes
@@ -83,6 +84,7 @@ class Tasks:
         ledger: Ledger,
         zygotes: Zygotes,
         messages_bus: bus.Bus,
+        bridging: Bridging,
         save: Callable[[], None],
     ) -> None:
         """`save` writes the ledger down."""
@@ -90,6 +92,7 @@ class Tasks:
         self.ledger = ledger
         self.zygotes = zygotes
         self.bus = messages_bus
+        self.bridging = bridging
         self.save = save
         self.bodies: dict[int, Body] = {}
         self.events: deque[Event] = deque()
@@ -141,8 +144,10 @@ class Tasks:
             return None
         generation = cluster.generations.get(cluster.current)
         able = generation is not None and generation.boot is Boot.UP and cluster.current in self.zygotes.zygotes
+        able = able and self.bridging.elsewhere() is None
         plans = {name: _plan(setting) for name, setting in serving.settings.task.items()}
-        return Situated(cluster.current if able else None, plans, False, cluster.policy.stop_timeout)
+        grace, lost = cluster.policy.stop_timeout, self.bridging.lost()
+        return Situated(cluster.current if able else None, plans, False, grace, lost)
 
     def _step(self, event: Event) -> None:
         cluster, before = self.ledger.cluster, self.ledger.tasks
@@ -389,6 +394,9 @@ class Tasks:
             else:
                 since = duration_text(round(time.monotonic() - run.since))
                 call.error("Busy", text=f"task {name} runs already, for {since}")
+        elif (where := self.bridging.elsewhere()) is not None:
+            outcome = "elsewhere" if self.bridging.another() else "failed"
+            call.reply(run=0, outcome=outcome, result=None, reason=f"it does not run here: {where}")
         elif tasks.generation is None:
             call.error("Busy", text="there is no process to fork it from: the application is being imported")
         else:
@@ -444,6 +452,7 @@ class Tasks:
             if run is None
             else {"number": run.number, "pid": body.pid if body else None, "seconds": round(now - run.since, 3)},
             "next": None if due is None else round(max(0.0, due - now), 3),
+            "elsewhere": self.bridging.elsewhere(),
             "failures": task.failures,
             "last": None
             if last is None

@@ -126,8 +126,14 @@ type Task (
   schedule: string,
   run: ?Going,
   next: ?float,
+  elsewhere: ?string,
   failures: int,
   last: ?Came
+)
+
+type Joined (
+  bus: ?string,
+  problem: ?string
 )
 
 type State (
@@ -147,7 +153,8 @@ type State (
   listen: []string,
   rollout: ?Rollout,
   receipt: ?Receipt,
-  tasks: []Task
+  tasks: []Task,
+  bus: ?Joined
 )
 
 type Progress (
@@ -177,7 +184,8 @@ type Said (
   topic: string,
   data: string,
   from: ?int,
-  to: ?int
+  to: ?int,
+  host: ?string
 )
 
 # What goes on now.
@@ -211,9 +219,9 @@ method Listen(topic: string) -> (message: ?Said, lost: ?int)
 
 # Runs a task now, and waits until it has ended. While it runs already, that is Busy; with `join`, any text, that run is
 # waited for. `result` is JSON; null when it is longer than 1 MiB. With "more" the first reply has the number, and
-# whether it is another's run.
+# whether it is another's run. Where another host runs it the outcome is "elsewhere", and nothing is run.
 method Run(task: string, join: ?string) ->
-  (run: int, joined: ?bool, outcome: ?(done, failed, stopped), result: ?string, reason: ?string)
+  (run: int, joined: ?bool, outcome: ?(done, failed, stopped, elsewhere), result: ?string, reason: ?string)
 
 # Drains everything and leaves. With "more" the first reply comes at once; the service is gone when the keeper is.
 method Stop() -> (keeper: int)

@@ -377,6 +377,29 @@ BUS_BROKEN = Message(
     "worker serves on, and neither sends nor gets messages until it is replaced.",
 )
 
+BUS_AWAY = Message(
+    "126fc599d39c46f8a814200ae0ab5935",
+    Priority.WARNING,
+    "@CLUSTERD_APP@ cannot reach its bus to other hosts",
+    "The Redis of the key bus cannot be used. What the workers of @CLUSTERD_APP@ say to each other is heard on this "
+    "machine only; values published here reach the other hosts when the Redis is back. It is tried again by itself. "
+    "Tasks go on for 20 s where they run; after that they wait.",
+)
+BUS_BACK = Message(
+    "a957ba6572de431dbc43934b2ad5aaba",
+    Priority.NOTICE,
+    "@CLUSTERD_APP@ has its bus to other hosts again",
+    "The Redis of the key bus answers again: retained values have been exchanged, and broadcasts are carried. What "
+    "was broadcast meanwhile was heard on its own host only.",
+)
+BRIDGE_FAILED = Message(
+    "c732687e18f54b129306d99bc0274602",
+    Priority.WARNING,
+    "The bridge of @CLUSTERD_APP@ failed",
+    "The process that carries messages to other hosts could not be started, or died. Another one is started; what was "
+    "broadcast meanwhile was heard on its own host only, and retained values are not lost.",
+)
+
 TASK_FAILED = Message(
     "77e36f4bcbcd45e5a885ae667fb460e5",
     Priority.ERROR,

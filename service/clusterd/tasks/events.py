@@ -16,6 +16,8 @@ class Situated:
     plans: Mapping[str, Plan]
     stopping: bool
     grace: float
+    lost: str = ""
+    """Why no run may go on here; a new one cannot begin then: `generation` is None."""
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def _spread(salt: int, name: str, number: int) -> float:
 
 
 def _situate(state: Tasks, event: Situated, now: float) -> Tasks:
-    state = replace(state, generation=event.generation, stopping=event.stopping, grace=event.grace)
+    state = replace(state, generation=event.generation, stopping=event.stopping, grace=event.grace, lost=event.lost)
     if event.stopping:
         return state  # what goes on is ended by the plans it began with
     for name in state.tasks.keys() | event.plans.keys():
@@ -186,6 +186,8 @@ def _look(state: Tasks, name: str, now: float, actions: list[Action]) -> Tasks:
         return replace(state, next=state.next + 1).with_task(name, replace(task, run=run, asked=False))
     if state.stopping and run.phase is not Phase.ENDING:
         run = _end(run, STOPPED, now + state.grace, actions)
+    elif state.lost and run.phase is not Phase.ENDING:
+        run = _end(run, state.lost, now + LAST_WORDS, actions)
     elif run.until is not None and run.until <= now:
         if run.phase is Phase.RUNNING:
             run = _end(run, f"it did not end within {run.timeout:g} s (timeout)", now + LAST_WORDS, actions)

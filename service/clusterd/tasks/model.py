@@ -78,6 +78,7 @@ class Tasks:
     tasks: Mapping[str, Task] = field(default_factory=dict)
     generation: int | None = None
     stopping: bool = False
+    lost: str = ""  # why what runs must not go on: another host may run it
     grace: float = 5.0  # what a run has for its end when the service stops
     next: int = 1  # a number nobody has had
     salt: int = 0  # by chance: two hosts with the same file do not begin in the same instant

@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from urllib.parse import urlsplit
 
 VARIABLE = "CLUSTERD_CACHE"
 SCHEMES = ("redis://", "rediss://", "unix://")
@@ -26,18 +27,37 @@ def find() -> str | None:
     given = os.environ.get(VARIABLE)
     if not given or given.startswith("/") or is_remote(given):
         return given or None
+    return resolve("cache", given, os.environ.get(given.removeprefix("$")))
+
+
+def resolve(key: str, given: str, variable: str | None) -> str:
+    """The URL (secret) of what the file has under `key`: it stands there, or "$NAME" is a variable, with this value,
+    or a credential. Raises Unknown."""
+    if is_remote(given):
+        return given
     name = given.removeprefix("$")
-    found = os.environ.get(name) or _credential(name)
+    found = variable or _credential(key, name)
     if is_remote(found):
         return found
     state = "is not one" if found else "is not set"
     raise Unknown(
-        f'cache = "{given}" is the URL in the variable {name}, which {state}: give it in environment-file, or as a '
+        f'{key} = "{given}" is the URL in the variable {name}, which {state}: give it in environment-file, or as a '
         f"credential of that name"
     )
 
 
-def _credential(name: str) -> str:
+def redacted(url: str) -> str:
+    """Without user, password and options. Nothing is left where it cannot be told which part is the password."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return f"{url.partition('://')[0]}://..."
+    if "@" in url.replace(parts.netloc, ""):
+        return f"{parts.scheme}://..."
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _credential(key: str, name: str) -> str:
     """Its contents, without the newline of an editor; "" where there is none."""
     if not (directory := os.environ.get("CREDENTIALS_DIRECTORY")):
         return ""
@@ -48,7 +68,7 @@ def _credential(name: str) -> str:
         return ""
     except (OSError, ValueError) as e:  # ValueError: no UTF-8
         why = e.strerror if isinstance(e, OSError) else "it is no text"
-        raise Unknown(f'cache = "${name}": the credential {name} cannot be read: {why}') from None
+        raise Unknown(f'{key} = "${name}": the credential {name} cannot be read: {why}') from None
 
 
 def in_zygote() -> bool:

@@ -7,13 +7,12 @@ import secrets
 import threading
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .place import in_zygote
+from .place import in_zygote, redacted
 from .values import CacheError, not_counted
 
 TIMEOUT = 1.0
@@ -131,17 +130,6 @@ class RedisClaim:
         while not done.wait(LEASE / 3):
             with contextlib.suppress(CacheError):
                 self._store.renew(self._name, self._token)
-
-
-def redacted(url: str) -> str:
-    """Without user, password and options. Nothing is left where it cannot be told which part is the password."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return f"{url.partition('://')[0]}://..."
-    if "@" in url.replace(parts.netloc, ""):
-        return f"{parts.scheme}://..."
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _milliseconds(ttl: float | None) -> int | None:

@@ -25,7 +25,7 @@ def broadcast(topic: str, data: Any, include_self: bool) -> bytes:
     if include_self:
         again = frames.decode(message[:-1]) or {}  # as the others get it: not the sender's own object
         own = os.environ.get("CLUSTERD_WORKER", "")
-        hub.hear(Message(topic, again["data"], int(own) if own.isdigit() else None, len(message)))
+        hub.hear(Message(topic, again["data"], int(own) if own.isdigit() else None, size=len(message)))
     return message
 
 

@@ -180,7 +180,7 @@ class Hub:
     def _take(self, message: dict[str, Any], size: int) -> None:
         match message.get("event") or message.get("op"):
             case "broadcast" | "send":
-                self.hear(Message(message["topic"], message["data"], message["from"], size))
+                self.hear(Message(message["topic"], message["data"], message["from"], message.get("host"), size))
             case "request":
                 self._asked(message, size)
             case "answer":
@@ -250,7 +250,7 @@ class Hub:
                 pass  # the worker leaves: who asked is told by the master
 
         if self.handlers.by_topic.get(topic):
-            self.handlers.ask(Message(topic, message["data"], to, size), answer)
+            self.handlers.ask(Message(topic, message["data"], to, size=size), answer)
         else:  # it may have streams, which answer nothing
             answer(None, f"the worker has no handler for '{topic}'", {"unheard": True})
 

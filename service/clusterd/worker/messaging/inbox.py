@@ -18,11 +18,13 @@ log = logging.getLogger("clusterd.worker")
 
 @dataclass(frozen=True)
 class Message:
-    """What was said: `sender` is the worker's id, None for `clusterd send`."""
+    """What was said: `sender` is the worker's id, None for `clusterd send` and for other hosts. `host` is that of
+    another one, which has carried it here by the bus."""
 
     topic: str
     data: Any
     sender: int | None
+    host: str | None = None
     size: int = field(default=0, repr=False, compare=False)
 
 

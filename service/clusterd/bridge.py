@@ -1,0 +1,399 @@
+"""The bridge: carries broadcasts and retained values to the other hosts of an application, by a Redis, and back.
+
+A process of its own beside the master, which imports no Redis client and waits for no network. It is a member of the
+bus (docs/architecture.md, "The bridge"); what becomes of a value is decided in clusterd.bus.mirror. One loop: it waits
+for the master and the Redis, and for a moment of the Redis's, at most TIMEOUT, where it asks or writes.
+
+In the Redis, where N is the application's name, "clusterd:{N}:bus" is a hash of the retained values as JSON, and a
+channel of what is said:
+
+    {"by": id, "host", "topic", "data"}      a broadcast
+    {"by": id, "key", "value"}               a value was written; by "" where it was missing and has been restored
+    {"by": id, "mark": n}                    somebody has read the hash; whatever comes after it is newer
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import random
+import secrets
+import select
+import socket
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from clusterd.bus.mirror import Action, Mirror, Restore, Retain, Synced, Write
+from clusterd.bus.retained import MAX_KEYS
+from clusterd.worker import topics
+from clusterd.worker.caching.place import Unknown, redacted, resolve
+from clusterd.worker.frames import Frames, decode, encode, text
+from clusterd.worker.wire import LIMIT, WireError
+
+PIECE = 1 << 16
+TIMEOUT = 1.0
+"""Seconds for a connection, and for an answer."""
+FIRST, GROWTH, LONGEST = 0.2, 1.5, 5.0
+"""Seconds until the Redis is tried again."""
+MAX_UNREAD = 32 << 20
+"""Bytes that may wait for the master. Until it has read, the Redis is not listened to, and ends the connection."""
+MOST_KEYS = 16 * MAX_KEYS
+"""Keys in the Redis: the hosts may have different ones, but who has so many is no application of ours."""
+LEASE, SAFE, RENEW = 30.0, 20.0, 5.0
+"""Seconds of the lease on the application's tasks; how long the master relies on it, which leaves it time to end a run;
+until it is renewed, or asked for again."""
+ALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}
+"""Seconds, seconds and times: the kernel finds out that the other machine is gone, and nothing has to ask."""
+
+_WRITE = "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) redis.call('PUBLISH', KEYS[1], ARGV[3])"
+_RESTORE = "if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 1 then redis.call('PUBLISH', KEYS[1], ARGV[3]) end"
+_LEASE = """
+local held = redis.call('GET', KEYS[1])
+if held and held ~= ARGV[1] then return held end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return ARGV[1]
+"""
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
+_READ = """
+local count = redis.call('HLEN', KEYS[1])
+if count > tonumber(ARGV[2]) then return redis.error_reply('it has ' .. count .. ' keys in ' .. KEYS[1]) end
+redis.call('PUBLISH', KEYS[1], ARGV[1])
+return redis.call('HGETALL', KEYS[1])
+"""
+
+
+class Away(Exception):
+    """The Redis cannot be used now. The text says why."""
+
+
+class Remote:
+    """The Redis, once connected. Every method raises Away."""
+
+    def __init__(self, url: str, application: str) -> None:
+        """Blocks for a few TIMEOUTs at most. `values`: all that it has now; `next` gives everything newer."""
+        self._errors: tuple[type[BaseException], ...] = (OSError,)
+        try:
+            importlib.invalidate_caches()
+            self._redis: Any = importlib.import_module("redis")
+        except ImportError:
+            raise Away("the daemon's Python has no package redis: apt install python3-redis") from None
+        self._errors = (OSError, self._redis.RedisError)
+        self._name, self._lease = (f"clusterd:{{{application}}}:{kind}" for kind in ("bus", "lease"))
+        self._by, self._marked, self._mark = secrets.token_hex(8), False, secrets.token_hex(8)
+        self.values = self._connect(url)
+
+    def _connect(self, url: str) -> Mapping[str, str]:
+        backoff, retry = (importlib.import_module(f"redis.{name}") for name in ("backoff", "retry"))
+        # Never by itself: what was said in between would be missed, and nobody would know.
+        options: dict[str, Any] = {"socket_timeout": TIMEOUT, "retry": retry.Retry(backoff.NoBackoff(), 0)}
+        if not url.startswith("unix:"):
+            alive = {getattr(socket, name): value for name, value in ALIVE.items()}
+            options |= {"socket_connect_timeout": TIMEOUT, "socket_keepalive": True, "socket_keepalive_options": alive}
+        try:
+            self._client = self._redis.Redis.from_url(url, **options)
+            self._heard = self._client.pubsub()
+            self._heard.subscribe(self._name)
+            # On another connection: the reading must come after the Redis has begun to tell us what is newer.
+            end = time.monotonic() + TIMEOUT
+            while (said := self._heard.get_message(timeout=TIMEOUT)) is None or said["type"] != "subscribe":
+                if time.monotonic() > end:
+                    raise Away("it does not answer")
+            mark = text({"by": self._by, "mark": self._mark})
+            found = iter(self._client.eval(_READ, 1, self._name, mark, str(MOST_KEYS)))
+        except (ValueError, TypeError):
+            raise Away("the URL is not one of a Redis") from None
+        except self._errors as e:
+            raise Away(_why(e)) from None
+        pairs = ((_text(key), _text(value)) for key, value in zip(found, found, strict=True))
+        return {key: raw for key, raw in pairs if _is_value(key, raw)}
+
+    def fileno(self) -> int:
+        number: int = self._heard.connection._sock.fileno()
+        return number
+
+    def say(self, broadcasts: Sequence[Mapping[str, Any]], values: Iterable[Write | Restore]) -> None:
+        """All at once."""
+        try:
+            pipe = self._client.pipeline(transaction=False)
+            for broadcast in broadcasts:
+                pipe.publish(self._name, text({"by": self._by, **broadcast}))
+            for value in values:
+                by, script = (self._by, _WRITE) if isinstance(value, Write) else ("", _RESTORE)
+                told = f'{{"by":{text(by)},"key":{text(value.key)},"value":{value.raw}}}'
+                pipe.eval(script, 1, self._name, value.key, value.raw, told)
+            pipe.execute()
+        except self._errors as e:
+            raise Away(_why(e)) from None
+
+    def lease(self, holder: str) -> str:
+        """Take the lease on the tasks, or renew it; returns who holds it now."""
+        try:
+            return _text(self._client.eval(_LEASE, 1, self._lease, holder, str(round(LEASE * 1000))))
+        except self._errors as e:
+            raise Away(_why(e)) from None
+
+    def release(self, holder: str) -> None:
+        try:
+            self._client.eval(_RELEASE, 1, self._lease, holder)
+        except self._errors as e:
+            raise Away(_why(e)) from None
+
+    def next(self) -> tuple[dict[str, Any], bool] | None:
+        """A message that was said since `values`, and whether it is ours; None: nothing waits. Never blocks."""
+        while True:
+            try:
+                said = self._heard.get_message(timeout=0)
+            except self._errors as e:
+                raise Away(_why(e)) from None
+            if said is None:
+                return None
+            if said["type"] != "message" or len(said["data"]) > LIMIT + PIECE:
+                continue
+            message = decode(said["data"])
+            if message is None:
+                continue
+            if message.get("mark") == self._mark:
+                self._marked = True
+            elif self._marked and "mark" not in message:
+                return message, message.get("by") == self._by
+
+    def close(self) -> None:
+        for each in (self._heard, self._client):
+            try:
+                each.close()
+            except self._errors:
+                pass
+
+
+class Bridge:
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.host = socket.gethostname()[:64]
+        self.mirror = Mirror()
+        self.remote: Remote | None = None
+        self.place = self.url = self.application = ""
+        self.problem: str | None = None
+        """Why there is no Redis, as the master knows it; "" when there is; None: it knows nothing yet."""
+        self._frames = Frames()
+        self._out = bytearray()
+        self._poll = select.poll()
+        self._listed = False
+        self._holder = ""
+        """Us, in the lease: another bridge of this service's is the same."""
+        self._lease_due: float | None = None
+        self._due: float | None = None
+        self._delay = FIRST
+
+    def run(self) -> None:
+        """Returns when the master has closed its end."""
+        self.sock.setblocking(False)
+        while True:
+            ready = self._wait()
+            if self.sock.fileno() in ready and not self._hear_master():
+                return
+            if self.remote is not None and self.remote.fileno() in ready:
+                self._hear_remote()
+            if self._due is not None and time.monotonic() >= self._due:
+                self._join()
+            if self._lease_due is not None and time.monotonic() >= self._lease_due:
+                self._renew()
+            self._write()
+
+    def _wait(self) -> set[int]:
+        self._poll = select.poll()
+        self._poll.register(self.sock.fileno(), select.POLLIN | (select.POLLOUT if self._out else 0))
+        if self.remote is not None and len(self._out) < MAX_UNREAD:
+            self._poll.register(self.remote.fileno(), select.POLLIN)
+        due = min((due for due in (self._due, self._lease_due) if due is not None), default=None)
+        timeout = None if due is None else max(0.0, due - time.monotonic()) * 1000
+        return {fd for fd, _ in self._poll.poll(timeout)}
+
+    # the master
+
+    def _hear_master(self) -> bool:
+        try:
+            data = self.sock.recv(PIECE)
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            return False
+        broadcasts: list[dict[str, Any]] = []
+        actions: list[Action] = []
+        try:
+            frames = self._frames.feed(data)
+        except WireError:
+            return False
+        for frame in frames:
+            # One that is no JSON: what a master that died had half written.
+            if (message := decode(frame)) is not None:
+                self._take(message, broadcasts, actions)
+        self._act(actions, broadcasts)
+        return bool(data)
+
+    def _take(self, message: dict[str, Any], broadcasts: list[dict[str, Any]], actions: list[Action]) -> None:
+        match message:
+            case {"op": "broadcast", "topic": topic, "data": data}:
+                broadcasts.append({"host": self.host, "topic": topic, "data": data})
+            case {"event": "value", "key": key, "value": value, "version": version, "new": new}:
+                actions += self.mirror.here(key, text(value), version, new=new)
+            case {"event": "done", "number": number}:
+                actions += self.mirror.answered(number, taken=True)
+            case {"event": "failed", "number": number}:
+                actions += self.mirror.answered(number, taken=False)
+            case {"event": "current"}:
+                actions += self.mirror.listed()
+                if not self._listed:
+                    self._listed, self._due = True, time.monotonic()
+            case {"event": "again"}:
+                self.mirror.again()
+                self._say({"op": "values"})
+                self._report()
+            case {"event": "lease", "wanted": True}:
+                self._lease_due = time.monotonic()
+            case {"event": "lease"}:
+                self._release()
+            case {"event": "bridge", "place": place, "url": url, "application": application, "id": own}:
+                self.place, self.url, self.application = place, url or "", application
+                self._holder = f"{own} {self.host}"
+                self._say({"op": "values"})
+
+    def _say(self, message: dict[str, Any]) -> None:
+        self._out += encode(message)
+
+    def _write(self) -> None:
+        try:
+            while self._out:
+                sent = self.sock.send(memoryview(self._out)[:PIECE], socket.MSG_NOSIGNAL)
+                del self._out[:sent]
+        except OSError:
+            return  # full, or gone, which is read
+
+    # the Redis
+
+    def _join(self) -> None:
+        self._due = None
+        try:
+            self.remote = Remote(resolve("bus", self.place, self.url or None), self.application)
+        except (Away, Unknown) as e:
+            self._lose(str(e))
+            return
+        self._delay = FIRST
+        self._tell("")
+        if self._lease_due is not None:
+            self._lease_due = time.monotonic()
+        self._act(list(self.mirror.join(self.remote.values)), [])
+
+    def _hear_remote(self) -> None:
+        actions: list[Action] = []
+        try:
+            while self.remote is not None and (found := self.remote.next()) is not None:
+                self._take_remote(*found, actions)
+        except Away as e:
+            self._lose(str(e))
+        self._act(actions, [])
+
+    def _take_remote(self, message: dict[str, Any], ours: bool, actions: list[Action]) -> None:
+        match message:
+            case {"key": key, "value": value} if topics.wrong(key, "key") is None:
+                actions += self.mirror.there(key, text(value), ours=ours)
+            case {"topic": topic, "data": data, "host": host} if (
+                not ours and topics.wrong(topic) is None and topics.wrong(host, "host") is None
+            ):
+                self._say({"op": "say", "host": host, "topic": topic, "data": data})
+
+    def _act(self, actions: list[Action], broadcasts: list[dict[str, Any]]) -> None:
+        writes = [action for action in actions if isinstance(action, (Write, Restore))]
+        for action in actions:
+            match action:
+                case Retain(key, raw, number):
+                    self._say({"op": "retain", "number": number, "key": key, "value": json.loads(raw)})
+                case Synced(key, version):
+                    self._say({"op": "synced", "key": key, "version": version})
+        if self.remote is not None and (writes or broadcasts):
+            try:
+                self.remote.say(broadcasts, writes)
+            except Away as e:
+                self._lose(str(e))
+
+    def _renew(self) -> None:
+        """Where there is no Redis, the lease ends by itself."""
+        now = time.monotonic()
+        self._lease_due = now + RENEW * random.uniform(0.9, 1.1)
+        if self.remote is None:
+            return
+        try:
+            holder = self.remote.lease(self._holder)
+        except Away as e:
+            self._lose(str(e))
+            return
+        held = holder == self._holder
+        host = holder.partition(" ")[2][:64]
+        self._say({"op": "lease", "held": held, "host": host, "until": now + SAFE})
+
+    def _release(self) -> None:
+        asked, self._lease_due = self._lease_due is not None, None
+        if asked and self.remote is not None:
+            try:
+                self.remote.release(self._holder)
+            except Away as e:
+                self._lose(str(e))
+
+    def _lose(self, why: str) -> None:
+        if self.remote is not None:
+            self.remote.close()
+            self.remote = None
+        self.mirror.away()
+        self._due = time.monotonic() + self._delay * random.uniform(0.9, 1.1)
+        self._delay = min(LONGEST, self._delay * GROWTH)
+        self._tell(why or "no reason given")
+
+    def _tell(self, problem: str) -> None:
+        """Once, not at each attempt."""
+        known, self.problem = self.problem, problem
+        if known is None or bool(known) != bool(problem):
+            self._report()
+
+    def _report(self) -> None:
+        if self.problem is not None:
+            name = self.place if self.place.startswith("$") else redacted(self.place)
+            self._say({"op": "state", "place": self.place, "name": name, "problem": self.problem[:500]})
+
+
+def _why(error: BaseException) -> str:
+    """What it says, and where the unit is what keeps us from it, the key that lets us."""
+    text = str(error)
+    if "Permission denied" in text:
+        return f"{text} (is the service in the socket's group? [sandbox] groups)"
+    if "Operation not permitted" in text:
+        return f"{text} (may the service reach that address? [sandbox] network)"
+    return text
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
+def _is_value(key: str, raw: str) -> bool:
+    try:
+        json.loads(raw)
+    except ValueError:
+        return False
+    return topics.wrong(key, "key") is None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`clusterd bridge FD`, started by a master. Returns the exit status."""
+    match list(arguments):
+        case [number] if number.isdigit():
+            os.set_inheritable(int(number), False)
+            Bridge(socket.socket(fileno=int(number))).run()
+            return 0
+    print("clusterd: 'clusterd bridge FD' is what a master runs where the file has a bus", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
