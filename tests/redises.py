@@ -55,6 +55,11 @@ class Server:
             self.process.stdout.close()
             self.process = None
 
+    def ask(self, *command: str) -> str:
+        """What it answers, of the database of urls["tcp"]."""
+        argv = ["redis-cli", "-e", "-s", str(self.socket), "-n", "2", *command]
+        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
     @property
     def urls(self) -> dict[str, str]:
         return {"unix": f"unix://{self.socket}?db=1", "tcp": f"redis://127.0.0.1:{self.port}/2"}

@@ -10,6 +10,8 @@ channel of what is said:
     {"by": id, "host", "topic", "data"}      a broadcast
     {"by": id, "key", "value"}               a value was written; by "" where it was missing and has been restored
     {"by": id, "mark": n}                    somebody has read the hash; whatever comes after it is newer
+
+"clusterd:{N}:lease" is who runs the tasks. "clusterd:{N}:bus:trial" is there for a second when somebody joins.
 """
 
 from __future__ import annotations
@@ -27,15 +29,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from clusterd.bus.mirror import Action, Mirror, Restore, Retain, Synced, Write
-from clusterd.bus.retained import MAX_KEYS
+from clusterd.bus.retained import MAX_KEYS, MAX_TOTAL
 from clusterd.worker import topics
 from clusterd.worker.caching.place import Unknown, redacted, resolve
-from clusterd.worker.frames import Frames, decode, encode, text
+from clusterd.worker.frames import Frames, decode, encode, parse, text
 from clusterd.worker.wire import LIMIT, WireError
 
 PIECE = 1 << 16
-TIMEOUT = 1.0
-"""Seconds for a connection, and for an answer."""
+CONNECT, TIMEOUT = 1.0, 5.0
+"""Seconds for a connection; for a write or an answer, which may have 16 MiB."""
 FIRST, GROWTH, LONGEST = 0.2, 1.5, 5.0
 """Seconds until the Redis is tried again."""
 MAX_UNREAD = 32 << 20
@@ -60,9 +62,11 @@ _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS
 _READ = """
 local count = redis.call('HLEN', KEYS[1])
 if count > tonumber(ARGV[2]) then return redis.error_reply('it has ' .. count .. ' keys in ' .. KEYS[1]) end
+redis.call('SET', KEYS[2], ARGV[1], 'PX', 1000)
 redis.call('PUBLISH', KEYS[1], ARGV[1])
 return redis.call('HGETALL', KEYS[1])
 """
+"""It writes too: a Redis that is full, or a replica, would be joined, refuse the first value and be joined again."""
 
 
 class Away(Exception):
@@ -91,7 +95,7 @@ class Remote:
         options: dict[str, Any] = {"socket_timeout": TIMEOUT, "retry": retry.Retry(backoff.NoBackoff(), 0)}
         if not url.startswith("unix:"):
             alive = {getattr(socket, name): value for name, value in ALIVE.items()}
-            options |= {"socket_connect_timeout": TIMEOUT, "socket_keepalive": True, "socket_keepalive_options": alive}
+            options |= {"socket_connect_timeout": CONNECT, "socket_keepalive": True, "socket_keepalive_options": alive}
         try:
             self._client = self._redis.Redis.from_url(url, **options)
             self._heard = self._client.pubsub()
@@ -102,7 +106,7 @@ class Remote:
                 if time.monotonic() > end:
                     raise Away("it does not answer")
             mark = text({"by": self._by, "mark": self._mark})
-            found = iter(self._client.eval(_READ, 1, self._name, mark, str(MOST_KEYS)))
+            found = iter(self._client.eval(_READ, 2, self._name, f"{self._name}:trial", mark, str(MOST_KEYS)))
         except (ValueError, TypeError):
             raise Away("the URL is not one of a Redis") from None
         except self._errors as e:
@@ -142,14 +146,18 @@ class Remote:
             raise Away(_why(e)) from None
 
     def next(self) -> tuple[dict[str, Any], bool] | None:
-        """A message that was said since `values`, and whether it is ours; None: nothing waits. Never blocks."""
+        """A message that was said since `values`, and whether it is ours; None: nothing waits. Blocks only for
+        the rest of what has begun, at most TIMEOUT where nothing of it comes."""
         while True:
             try:
-                said = self._heard.get_message(timeout=0)
+                if not self._heard.connection.can_read(timeout=0):
+                    return None
+                # Not 0: redis-py 8 gives up the connection where the rest of a message is still on its way.
+                said = self._heard.get_message(timeout=TIMEOUT)
             except self._errors as e:
                 raise Away(_why(e)) from None
             if said is None:
-                return None
+                continue
             if said["type"] != "message" or len(said["data"]) > LIMIT + PIECE:
                 continue
             message = decode(said["data"])
@@ -177,13 +185,16 @@ class Bridge:
         self.place = self.url = self.application = ""
         self.problem: str | None = None
         """Why there is no Redis, as the master knows it; "" when there is; None: it knows nothing yet."""
-        self._frames = Frames()
+        self._frames = Frames(2 * LIMIT)  # who has said it is written into the longest too
         self._out = bytearray()
         self._poll = select.poll()
         self._listed = False
         self._holder = ""
         """Us, in the lease: another bridge of this service's is the same."""
         self._lease_due: float | None = None
+        self._lease: dict[str, Any] | None = None
+        """What the master was told of it last. Another master needs it most when the Redis cannot be asked."""
+        self._joined = 0.0
         self._due: float | None = None
         self._delay = FIRST
 
@@ -251,6 +262,8 @@ class Bridge:
                 self.mirror.again()
                 self._say({"op": "values"})
                 self._report()
+                if self._lease is not None:
+                    self._say(self._lease)
             case {"event": "lease", "wanted": True}:
                 self._lease_due = time.monotonic()
             case {"event": "lease"}:
@@ -280,7 +293,7 @@ class Bridge:
         except (Away, Unknown) as e:
             self._lose(str(e))
             return
-        self._delay = FIRST
+        self._joined = time.monotonic()
         self._tell("")
         if self._lease_due is not None:
             self._lease_due = time.monotonic()
@@ -297,8 +310,8 @@ class Bridge:
 
     def _take_remote(self, message: dict[str, Any], ours: bool, actions: list[Action]) -> None:
         match message:
-            case {"key": key, "value": value} if topics.wrong(key, "key") is None:
-                actions += self.mirror.there(key, text(value), ours=ours)
+            case {"key": key, "value": value} if _is_value(key, raw := text(value)):
+                actions += self.mirror.there(key, raw, ours=ours)
             case {"topic": topic, "data": data, "host": host} if (
                 not ours and topics.wrong(topic) is None and topics.wrong(host, "host") is None
             ):
@@ -331,10 +344,11 @@ class Bridge:
             return
         held = holder == self._holder
         host = holder.partition(" ")[2][:64]
-        self._say({"op": "lease", "held": held, "host": host, "until": now + SAFE})
+        self._lease = {"op": "lease", "held": held, "host": host, "until": now + SAFE}
+        self._say(self._lease)
 
     def _release(self) -> None:
-        asked, self._lease_due = self._lease_due is not None, None
+        asked, self._lease_due, self._lease = self._lease_due is not None, None, None
         if asked and self.remote is not None:
             try:
                 self.remote.release(self._holder)
@@ -345,6 +359,8 @@ class Bridge:
         if self.remote is not None:
             self.remote.close()
             self.remote = None
+            if time.monotonic() - self._joined > LONGEST:  # one that comes and goes is not tried, nor told of, faster
+                self._delay = FIRST
         self.mirror.away()
         self._due = time.monotonic() + self._delay * random.uniform(0.9, 1.1)
         self._delay = min(LONGEST, self._delay * GROWTH)
@@ -377,11 +393,12 @@ def _text(raw: bytes) -> str:
 
 
 def _is_value(key: str, raw: str) -> bool:
+    """One that a master could have said: what is not would break the channel to ours, at each attempt."""
     try:
-        json.loads(raw)
+        parse(raw)
     except ValueError:
         return False
-    return topics.wrong(key, "key") is None
+    return len(raw.encode()) <= MAX_TOTAL and topics.wrong(key, "key") is None
 
 
 def main(arguments: Sequence[str]) -> int:

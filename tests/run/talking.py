@@ -33,6 +33,11 @@ def plain(message):
     heard.append([message.data, message.sender])
 
 
+@worker.on("long")
+async def long(message):
+    heard.append([len(message.data), message.sender])
+
+
 @worker.on("double")
 async def double(message):
     if message.data == "slow":
@@ -57,6 +62,8 @@ async def answer(what, *rest):
         return at_start
     if what == "value":
         return worker.value(*rest)
+    if what == "long":
+        return await worker.broadcast("long", "x" * rest[0])
     if what == "rude":
         os.write(given.bus, b"GET / HTTP/1.0\\0")
         return

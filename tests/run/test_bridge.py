@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from clusterd.shell import client
+from clusterd.worker.frames import encode
+from clusterd.worker.topics import MAX_DATA
 from tests.patience import HANG
 from tests.redises import Server, server
 from tests.run.foreground import CLUSTERD
@@ -174,6 +176,46 @@ def test_a_reload_begins_and_ends_it(redis: Server) -> None:
         assert b.status()["bus"] is None
 
 
+@pytest.mark.proof
+def test_the_longest_message(hosts: tuple[Host, Host]) -> None:
+    """It is carried, as it is to the workers of one host: the bridges live on, and so does what is said after it."""
+    a, b = hosts
+    bridges = [host.bridge() for host in hosts]
+    longest = MAX_DATA - len(encode({"op": "broadcast", "topic": "long", "data": ""}))
+    assert a.ask(a.ids()[0], "long", longest) is None
+    a.ask(a.ids()[0], "broadcast", "t", "after")
+    for worker in b.ids():
+        b.hears(worker, [longest, None], ["after", None])
+    assert [host.bridge() for host in hosts] == bridges
+
+
+def test_a_redis_that_takes_nothing(redis: Server) -> None:
+    """One that is full is away, and told once: it is not joined, found to refuse, and joined again."""
+    with Host(redis.urls["tcp"]) as a:
+        redis.ask("config", "set", "maxmemory", "1")
+        a.start()
+        a.wait_for("the reason", lambda: "maxmemory" in (a.problem() or ""))
+        a.ask(a.ids()[0], "publish", "k", 1)
+        redis.ask("config", "set", "maxmemory", "0")
+        a.joined()
+        assert a.said().count("cannot be used") == 1
+        assert a.said().count("' is back") == 1
+
+
+def test_what_is_no_value_is_left_there(redis: Server) -> None:
+    """Whoever writes by hand what no master could have said ends no bridge."""
+    with Host(redis.urls["tcp"]) as a:
+        a.start()
+        a.joined()
+        bridge, name = a.bridge(), a.status()["name"]
+        for key, raw in (("nan", "NaN"), ("deep", "[" * 100_000), ("none", "{"), ("good", "1")):
+            redis.ask("hset", f"clusterd:{{{name}}}:bus", key, raw)
+        redis.ask("client", "kill", "type", "pubsub")
+        a.has("good", 1)
+        assert a.ask(a.ids()[0], "value", "nan") is None
+        assert a.bridge() == bridge
+
+
 def test_listen_names_the_host(hosts: tuple[Host, Host]) -> None:
     """What other hosts say is shown with the name of the host."""
     a, b = hosts
@@ -249,7 +291,8 @@ def test_a_task_runs_on_one_host(named: tuple[Network, Server, Host, Host], tmp_
 
 @pytest.mark.proof
 def test_a_host_that_is_cut_off(named: tuple[Network, Server, Host, Host], tmp_path: Path) -> None:
-    """It serves on, ends its run before another host begins one, and is one of them again when the cable is back."""
+    """It serves on, ends its run before another host begins one, though its master dies, and is one of them again when
+    the cable is back."""
     network, _, a, b = named
     held = tmp_path / "notes.held"
     held.touch()
@@ -258,6 +301,7 @@ def test_a_host_that_is_cut_off(named: tuple[Network, Server, Host, Host], tmp_p
     network.cable("a", "down")
     a.ask(before[0], "publish", "cut", 1)
     a.wait_for("it to be missed", lambda: a.problem())
+    a.kill_master()  # the next one is told how long the lease is good for, by the bridge
     b.wait_for("the other to begin", lambda: "b begins" in (tmp_path / "notes").read_text())
     assert a.task()["run"] is None and "lost the lease" in a.task()["last"]["reason"]
     assert a.ids() == before

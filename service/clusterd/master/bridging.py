@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clusterd.bus.router import BRIDGE
-from clusterd.core.model import Kind
+from clusterd.core.model import Boot, Kind
 from clusterd.master.bus import Bus
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
@@ -72,8 +72,10 @@ class Bridging:
             return
         wanted = self._wanted()
         if PID in self.context.keeping.fds:
-            if (wants := self._has_tasks()) != self._wants_lease:
+            if (wants := self._may_run_tasks()) != self._wants_lease:
                 self._wants_lease = wants
+                if not wants:
+                    self.lease = None
                 self.bus.tell_bridge({"event": "lease", "wanted": wants})
             if self._runs is not None and self._runs != wanted and not self._closed:
                 self._close()  # it ends by itself, and then the next begins
@@ -86,7 +88,7 @@ class Bridging:
         if self._ending is not None:
             return self._ending
         times = [self._due] if PID not in self.context.keeping.fds else []
-        if self._has_tasks() and self._wanted() is not None:
+        if self._may_run_tasks() and self._wanted() is not None:
             times.append(self.lease.until if self.lease is not None else self._patient)
         return min((time for time in times if time is not None and time > self._looked), default=None)
 
@@ -193,9 +195,14 @@ class Bridging:
         starting = self.ledger.releases.get(r.target) if r is not None and r.kind is Kind.START else None
         return self.ledger.serving or starting
 
-    def _has_tasks(self) -> bool:
-        release = self._release()
-        return release is not None and release.settings is not None and bool(release.settings.task)
+    def _may_run_tasks(self) -> bool:
+        """Whether to ask for the lease: another host may have it while nothing can be forked here."""
+        if any(task.run is not None for task in self.ledger.tasks.tasks.values()):
+            return True  # of one that is no longer in the file too: other hosts may have it still
+        cluster, serving = self.ledger.cluster, self.ledger.serving
+        current = cluster.generations.get(cluster.current) if cluster.current is not None else None
+        able = current is not None and current.boot is Boot.UP and not cluster.stopping
+        return able and serving is not None and serving.settings is not None and bool(serving.settings.task)
 
     def _value(self, place: str) -> str | None:
         release = self._release()

@@ -22,7 +22,7 @@ from clusterd.shell.control import Call
 from clusterd.shell.values import Values
 from clusterd.worker import topics
 from clusterd.worker.frames import Frames, encode, parse, text
-from clusterd.worker.wire import WireError
+from clusterd.worker.wire import LIMIT, WireError
 
 VALUES = "values"
 """In the keeper's store: the memfd."""
@@ -78,6 +78,8 @@ class Bus:
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
         link = self.links[worker] = Link(sock, name, torn=adopted)
+        if worker == BRIDGE:
+            link.frames = Frames(2 * LIMIT)  # who has said it is written into the longest too
         self.router.join(worker)
         self.context.poll.register(fd, poll.READ, ("worker.bus", worker))
         if adopted:
