@@ -1,4 +1,4 @@
-"""How long messages take: a broadcast to eight workers, a request and its answer, a publish.
+"""How long messages take, a broadcast to eight workers, a request and its answer, a publish; and the cache beside them.
 
     build/venv/bin/python tests/bench/messages.py
 
@@ -48,7 +48,7 @@ async def echo(message):
 async def measure(others):
     global heard
     heard = asyncio.Queue()
-    broadcasts, requests, publishes = [], [], []
+    broadcasts, requests, publishes, gets, sets = [], [], [], [], []
     for number in range(COUNT):
         begun = time.monotonic()
         await worker.broadcast("tick", {"to": worker.id})
@@ -61,7 +61,14 @@ async def measure(others):
         begun = time.monotonic()
         await worker.publish("n", number)
         publishes.append(time.monotonic() - begun)
-    return {"broadcast": broadcasts, "request": requests, "publish": publishes}
+    for number in range(COUNT):
+        begun = time.monotonic()
+        worker.cache.set("n", number)
+        sets.append(time.monotonic() - begun)
+        begun = time.monotonic()
+        worker.cache.get("n")
+        gets.append(time.monotonic() - begun)
+    return {"broadcast": broadcasts, "request": requests, "publish": publishes, "cache get": gets, "cache set": sets}
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
