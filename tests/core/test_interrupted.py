@@ -46,7 +46,8 @@ def test_every_interrupted_prefix_converges(policy: Policy, fault: str) -> None:
             assert starting and world.exited == 1  # only a first start may end the service
             assert not world.cluster.workers
         else:
-            at_rest(world, policy.workers)
+            scaled = world.cluster.scaled
+            at_rest(world, scaled.workers if scaled is not None else policy.workers)
         assert not [f for f in world.finished if f.outcome is Outcome.STOPPED]
 
 

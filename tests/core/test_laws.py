@@ -11,7 +11,7 @@ from world import World
 
 from clusterd.core import backoff, invariants, slots
 from clusterd.core.actions import Drain, EndGeneration, Kill, Outcome, Steer, Usher
-from clusterd.core.events import Asked, Passed, StopAsked, WorkerServing, ZygoteUp
+from clusterd.core.events import Asked, Passed, StopAsked, WorkerGone, WorkerServing, ZygoteUp
 from clusterd.core.lifecycle import ROLLOUT, WORKER, IllegalMove, move_rollout, move_worker
 from clusterd.core.machine import deadline, step
 from clusterd.core.model import Cluster, Failures, Kind, Mode, Phase, Policy, Stage, Worker
@@ -48,6 +48,23 @@ def test_what_the_tables_do_not_have_is_illegal() -> None:
             if (stage, what) not in ROLLOUT:
                 with pytest.raises(IllegalMove):
                     move_rollout(stage, what)
+
+
+def test_drains_do_not_pile_up() -> None:
+    """With more generations than max-generations, the oldest that still drains is cut, and no other."""
+    policy = Policy(workers=1, drain_timeout=1000.0, soak=0.0, max_generations=3)
+    world = started(policy)
+    for number in range(2, 6):
+        world.event(Asked(Kind.RELOAD, policy))
+        while world.cluster.rollout is not None:
+            event = next(e for e in world.pending if not isinstance(e, WorkerGone))  # nobody ends what it has
+            world.pending.remove(event)
+            world.event(event)
+        cut = {a.worker for a in world.actions if isinstance(a, Kill)}
+        assert len(cut) == max(0, number - 3)
+        assert {w.generation for w in world.cluster.workers.values() if not w.killed} == set(
+            range(max(1, number - 2), number + 1)
+        )
 
 
 def test_no_way_leads_out_of_draining() -> None:
@@ -176,6 +193,14 @@ def test_the_back_off_grows_to_its_cap(count: int, salt: int) -> None:
     longer = backoff.after_failure(Failures(count + 1), policy, 0.0, salt).until
     assert 0.09 <= wait <= longer <= 33.0
     assert count < 20 or wait >= 27.0
+    meant = min(30.0, 0.1 * 1.5**count)
+    assert 0.9 * meant <= wait <= 1.1 * meant
+
+
+def test_seats_that_fail_together_are_tried_apart() -> None:
+    """The jitter: of workers that died in the same moment no two neighbours come back in the same one."""
+    waits = [backoff.after_failure(None, Policy(delay=1.0), 0.0, salt).until for salt in range(64)]
+    assert len(set(waits)) == 64 and max(waits) - min(waits) > 0.15
 
 
 def test_a_stop_before_anything_runs_ends_at_once() -> None:
@@ -203,3 +228,15 @@ def test_the_invariants_catch_a_worker_that_accepts_too_early() -> None:
     twice = Worker(99, worker.seat, worker.slot, worker.generation, since=0.0)
     with pytest.raises(invariants.Broken, match="2 workers of generation 1 in seat 0"):
         invariants.check(world.cluster.with_worker(twice))
+
+
+def test_where_clients_wait_nobody_is_refused() -> None:
+    """With `unavailable = "wait"` the usher is left out while nothing can serve; else it relays as ever."""
+    policy = Policy(workers=2, slots=4, waits=True)
+    world = started(policy)
+    assert slots.usher(world.cluster) == (Mode.RELAY, (2, 3))
+    world.broken = frozenset({1})
+    for number in list(world.cluster.workers):
+        world.die(number)
+    world.go_on(5)
+    assert world.cluster.problem and slots.usher(world.cluster) == (Mode.OFF, ())

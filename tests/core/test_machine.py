@@ -6,6 +6,7 @@ import pytest
 from played import POLICIES, at_rest, started
 from world import World
 
+from clusterd.core import backoff
 from clusterd.core.actions import Fork, Outcome, Serve
 from clusterd.core.events import (
     Asked,
@@ -337,6 +338,23 @@ def test_a_crash_loop_backs_off_but_never_ends() -> None:
     assert gaps[0] < 0.2 and gaps[:8] == sorted(gaps[:8]) and 1.7 < gaps[-1] < 2.3
     world.quiesce()
     at_rest(world, 2, 1)
+
+
+def test_who_lives_for_long_enough_is_forgiven() -> None:
+    """What has been counted is forgotten a moment after READY, not at READY: then a death waits for nothing again."""
+    world = started(Policy(workers=2, delay=0.1, max_delay=30.0))
+    for _ in range(6):
+        world.die(next(w.id for w in world.cluster.workers.values() if w.seat == 0))
+        while not any(w.seat == 0 and w.accepting for w in world.cluster.workers.values()):
+            world.deliver(0) if world.pending else world.pass_time()
+    assert world.cluster.failures[0].count == 6 and world.cluster.problem
+    ready = world.now
+    world.quiesce()
+    assert not world.cluster.failures and not world.cluster.problem
+    assert ready < world.now <= ready + backoff.MIN_LIFE
+    done = len(world.actions)
+    world.die(next(w.id for w in world.cluster.workers.values() if w.seat == 0))
+    assert [a for a in world.actions[done:] if isinstance(a, Fork)], "in the very step that learns of it"
 
 
 def test_a_spare_takes_the_place_of_a_dead_worker_at_once() -> None:

@@ -197,8 +197,8 @@ class World:
         for w in before.workers.values():
             after = self.cluster.workers.get(w.id)
             if w.phase is Phase.SERVING and w.accepting and after is not None and after.phase is Phase.DRAINING:
-                if not after.accepting:
-                    continue  # it left by itself
+                if not after.accepting or after.reason:
+                    continue  # it left by itself, or hangs
                 wanted = self.cluster.wanted(w.seat)
                 assert wanted is None or next(self.cluster.accepting(w.seat), None), (
                     f"seat {w.seat} loses its only worker"

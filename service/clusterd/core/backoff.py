@@ -17,9 +17,9 @@ def after_failure(failures: Failures | None, policy: Policy, now: float, salt: i
     """One more consecutive failure. `salt` spreads the seats: the core has no randomness of its own."""
     count = (failures.count if failures else 0) + 1
     delay = min(policy.max_delay, policy.delay * GROWTH ** min(count - 1, 64))
-    return Failures(count, now + delay * (0.9 + 0.2 * _spread(salt)))
+    return Failures(count, now + delay * (0.9 + 0.2 * spread(salt)))
 
 
-def _spread(salt: int) -> float:
+def spread(salt: int) -> float:
     """A number in [0, 1) that differs from neighbour to neighbour (Knuth's multiplicative hash)."""
     return (salt * 2654435761 % 2**32) / 2**32

@@ -16,6 +16,7 @@ from clusterd.core.model import (
     Phase,
     Policy,
     Rollout,
+    Scaled,
     Stage,
     Twin,
     Watch,
@@ -42,6 +43,7 @@ def from_json(value: Mapping[str, Any]) -> Cluster:
             "failures": {int(k): Failures(**f) for k, f in value["failures"].items()},
             "rollout": _rollout(value["rollout"]) if value["rollout"] else None,
             "watch": Watch(**{**value["watch"], "kind": Kind(value["watch"]["kind"])}) if value["watch"] else None,
+            "scaled": Scaled(**scaled) if (scaled := value.get("scaled")) else None,
             "steered": tuple(value["steered"]),
             "ushered": (Mode(mode), tuple(slots)),
         }

@@ -16,6 +16,14 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class ScaleAsked:
+    """So many workers, 1 or more, whatever the file says; None: as the file, which says `file`."""
+
+    workers: int | None
+    file: int
+
+
+@dataclass(frozen=True)
 class StopAsked:
     """Drain everything and leave."""
 
@@ -87,6 +95,27 @@ class WorkerFailed:
 
 
 @dataclass(frozen=True)
+class WorkerSpent:
+    """It has served long enough, or takes too much: another is to take its place before it goes."""
+
+    worker: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class WorkerHung:
+    """It gives no sign of life any more, and is killed if it does not come back within `grace` seconds.
+
+    `accepts`: it takes connections from its slot all the same, as engines do that accept in threads of their own.
+    """
+
+    worker: int
+    reason: str
+    grace: float
+    accepts: bool = False
+
+
+@dataclass(frozen=True)
 class WorkerGone:
     """The process is dead, or could not be forked. `advice`: what the person may have done wrong, when it looks so."""
 
@@ -109,6 +138,7 @@ class Passed:
 
 Event = (
     Asked
+    | ScaleAsked
     | StopAsked
     | Adopted
     | ZygoteUp
@@ -120,6 +150,8 @@ Event = (
     | WorkerServing
     | WorkerDraining
     | WorkerFailed
+    | WorkerSpent
+    | WorkerHung
     | WorkerGone
     | WorkerUnborn
     | Passed

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from clusterd.core.actions import Action, Drain, Serve
-from clusterd.core.model import NO_SLOT, SPARE, Cluster, Kind, Phase, Stage
+from clusterd.core.actions import Action, Drain, Fork, Serve
+from clusterd.core.model import NO_SLOT, SPARE, Boot, Cluster, Kind, Phase, Stage
 
 
 class Broken(AssertionError):
@@ -28,7 +28,7 @@ def check(c: Cluster) -> None:
             w.phase is Phase.STARTING or w.ready_at is not None or w.phase is Phase.DRAINING,
             f"worker {w.id} never ready",
         )
-    filled = Counter((w.seat, w.generation) for w in c.workers.values() if w.alive)
+    filled = Counter((w.seat, w.generation) for w in c.workers.values() if w.fills)
     for (seat, generation), count in filled.items():
         _hold(count == 1, f"{count} workers of generation {generation} in seat {seat}")
     _hold(c.stopping or c.current is None or c.current in c.generations, f"no current generation {c.current}")
@@ -49,12 +49,16 @@ def check(c: Cluster) -> None:
         _hold(not serving, f"workers {serving} serve before the commit")
 
 
-def check_step(before: Cluster, actions: Sequence[Action]) -> None:
-    """Raise Broken if `actions` take service away that need not be."""
+def check_step(after: Cluster, actions: Sequence[Action]) -> None:
+    """Raise Broken if `actions`, which led to `after`, take service away that need not be, or cannot be done."""
     served = [a.worker for a in actions if isinstance(a, Serve)]
     _hold(len(served) == len(set(served)), "told to serve twice")
     drained = {a.worker for a in actions if isinstance(a, Drain)}
     _hold(not drained & set(served), "told to serve and to drain at once")
+    unborn = {
+        a.generation for a in actions if isinstance(a, Fork) and after.generations[a.generation].boot is not Boot.UP
+    }
+    _hold(not unborn, f"workers forked by generations {unborn}, whose zygotes are not up")
 
 
 def _hold(truth: bool, text: str) -> None:

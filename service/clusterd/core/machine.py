@@ -26,21 +26,24 @@ from clusterd.core.events import (
     Adopted,
     Asked,
     Event,
+    ScaleAsked,
     StopAsked,
     TwinGone,
     TwinUp,
     WorkerDraining,
     WorkerFailed,
     WorkerGone,
+    WorkerHung,
     WorkerReady,
     WorkerServing,
+    WorkerSpent,
     WorkerUnborn,
     ZygoteGone,
     ZygoteUnborn,
     ZygoteUp,
 )
 from clusterd.core.lifecycle import IllegalMove
-from clusterd.core.model import Boot, Cluster, Generation, Kind, Phase, Rollout, Stage, Twin, Worker
+from clusterd.core.model import Boot, Cluster, Generation, Kind, Phase, Policy, Rollout, Scaled, Stage, Twin, Worker
 
 RULES: tuple[Callable[[Draft], None], ...] = (
     rules.overdue,
@@ -48,12 +51,14 @@ RULES: tuple[Callable[[Draft], None], ...] = (
     rollout.watch,
     rules.stop,
     rules.zygotes,
+    rules.recycle,
     rollout.prepare,
     rollout.soak,
     rules.forks,
     rules.serve,
     rules.spares,
     rules.drain,
+    rules.crowd,
     rollout.settle,
     rollout.returned,
     rules.forgive,
@@ -76,7 +81,7 @@ def step(cluster: Cluster, event: Event, now: float) -> tuple[Cluster, list[Acti
         _remind(d)
     if __debug__:
         invariants.check(d.cluster)
-        invariants.check_step(cluster, d.actions)
+        invariants.check_step(d.cluster, d.actions)
     return d.cluster, d.actions
 
 
@@ -111,6 +116,7 @@ def deadline(cluster: Cluster, now: float) -> float | None:
             times.append(rollout.return_limit(cluster, r))
         if cluster.watch is not None:
             times.append(cluster.watch.until)
+        times += [end for w in cluster.workers.values() if (end := rules.end_of_life(cluster, w)) is not None]
     return min(times, default=None)
 
 
@@ -118,6 +124,8 @@ def _take(d: Draft, event: Event) -> None:
     match event:
         case Asked():
             _asked(d, event)
+        case ScaleAsked():
+            _scale(d, event)
         case StopAsked():
             _stop(d)
         case Adopted():
@@ -145,6 +153,12 @@ def _take(d: Draft, event: Event) -> None:
         case WorkerFailed(number, reason):
             if (w := d.cluster.workers.get(number)) is not None:
                 d.put(w, reason=w.reason or reason)
+        case WorkerSpent(number, reason):
+            if (w := d.cluster.workers.get(number)) is not None:
+                rules.spend(d, w, reason)
+        case WorkerHung(number):
+            if (w := d.cluster.workers.get(number)) is not None:
+                _hung(d, w, event)
         case WorkerGone(number, reason, advice):
             if (w := d.cluster.workers.get(number)) is not None:
                 _worker_gone(d, w, reason, advice)
@@ -170,7 +184,7 @@ def _asked(d: Draft, asked: Asked) -> None:
         target = c.previous
     else:
         target = c.next_generation
-        generation = Generation(target, asked.policy, since=d.now, boot=Boot.LOST)
+        generation = Generation(target, _scaled(d, asked.policy), since=d.now, boot=Boot.LOST)
         d.cluster = replace(d.cluster.with_generation(generation), next_generation=target + 1)
     r = Rollout(number, kind, target, c.current, since=d.now, begun=d.now)
     d.cluster = replace(d.cluster, rollout=r)
@@ -198,6 +212,31 @@ def _stop(d: Draft) -> None:
     d.tell(What.STOPPING)
 
 
+def _scale(d: Draft, asked: ScaleAsked) -> None:
+    """All generations that live have so many workers from now on; the rules bring them about."""
+    if d.cluster.stopping:
+        return
+    scaled = Scaled(asked.workers, asked.file) if asked.workers not in (None, asked.file) else None
+    workers = scaled.workers if scaled else asked.file
+    generations = {
+        number: replace(g, policy=replace(g.policy, workers=workers)) for number, g in d.cluster.generations.items()
+    }
+    before = d.cluster.policy.workers
+    d.cluster = replace(d.cluster, generations=generations, scaled=scaled)
+    d.tell(What.SCALED, f"from {before} to {workers} workers", generation=d.cluster.current)
+
+
+def _scaled(d: Draft, policy: Policy) -> Policy:
+    """`policy` of a file read now, with as many workers as an operator wants: unless the file says another number."""
+    scaled = d.cluster.scaled
+    if scaled is None:
+        return policy
+    if policy.workers != scaled.file:
+        d.cluster = replace(d.cluster, scaled=None)
+        return policy
+    return replace(policy, workers=scaled.workers)
+
+
 def _remind(d: Draft) -> None:
     """Say again what processes have been told: the master that said it may have died over it, or they have not heard.
 
@@ -219,8 +258,7 @@ def _remind(d: Draft) -> None:
     for g in d.cluster.generations.values():
         if g.ended and g.number not in ends:
             d.act(EndGeneration(g.number))
-    if d.cluster.steered:
-        d.act(Steer(d.cluster.steered))
+    d.act(Steer(d.cluster.steered))
     d.act(Usher(*d.cluster.ushered))
     if d.cluster.stopped and Exit(d.cluster.status) not in d.actions:
         d.act(Exit(d.cluster.status))
@@ -230,7 +268,7 @@ def _zygote_up(d: Draft, event: ZygoteUp) -> None:
     g = d.cluster.generations.get(event.generation)
     if g is None or g.ended or g.boot is not Boot.BOOTING:
         return  # said twice, or too late: it has been given up
-    policy = event.policy or g.policy
+    policy = _scaled(d, event.policy) if event.policy else g.policy
     g = replace(g, boot=Boot.UP, twinned=event.twinned, twin_losses=0, policy=policy, since=d.now)
     d.cluster = d.cluster.with_generation(g)
 
@@ -292,6 +330,21 @@ def _draining(d: Draft, w: Worker) -> None:
     if not d.cluster.stopping:
         d.tell(What.WORKER_LEFT, worker=w.id, slot=w.slot, generation=w.generation)
         _lost(d, w, "it left by itself")
+
+
+def _hung(d: Draft, w: Worker, event: WorkerHung) -> None:
+    """Nothing new goes to it, its seat gets another. Should it come to itself, it finishes what it has and leaves."""
+    if not w.alive or w.phase is Phase.STARTING or d.cluster.stopping:
+        return  # a start has a time of its own, and so has a drain
+    reason = event.reason
+    d.tell(What.WORKER_HUNG, reason, worker=w.id, slot=w.slot, generation=w.generation)
+    if w.phase is Phase.READY:
+        d.kill(d.put(w, reason=reason))
+        return
+    end = d.now + event.grace + rules.KILL_GRACE
+    w = d.move(w, "drain", accepting=w.accepting and event.accepts, until=end, reason=reason)
+    d.act(Drain(w.id, 0.0, event.grace))
+    _lost(d, w, reason)
 
 
 def _lost(d: Draft, w: Worker, reason: str) -> None:

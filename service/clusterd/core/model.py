@@ -83,6 +83,9 @@ class Policy:
     delay: float = 0.1
     max_delay: float = 30.0
     spares: int = 0
+    max_generations: int = 10  # that have workers, those that drain included
+    waits: bool = False  # clients wait while nobody can serve, instead of being refused
+    max_age: float | None = None  # None: a worker serves for as long as it likes
     fresh_slots: bool = False
     """A successor takes a slot of its own where one is free: for programs that accept as soon as they run."""
 
@@ -103,6 +106,7 @@ class Worker:
     killed: bool = False
     reason: str = ""  # its own last words
     handed: bool = False  # it was a spare: its slot's sockets come with the order to serve
+    spent: str = ""  # why another is to take its place; until that one accepts, it serves on
 
     @property
     def place(self) -> str:
@@ -111,8 +115,13 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether it counts as filling its seat: not on its way out."""
+        """Whether it is not on its way out."""
         return self.phase is not Phase.DRAINING and not self.killed
+
+    @property
+    def fills(self) -> bool:
+        """Whether its seat needs nobody else."""
+        return self.alive and not self.spent
 
 
 @dataclass(frozen=True)
@@ -172,6 +181,14 @@ class Failures:
 
 
 @dataclass(frozen=True)
+class Scaled:
+    """How many workers an operator wants in place of as many as the file says; the file wins once it says another."""
+
+    workers: int
+    file: int
+
+
+@dataclass(frozen=True)
 class Cluster:
     """Everything the core knows."""
 
@@ -187,6 +204,7 @@ class Cluster:
     stopped: bool = False
     status: int = 0  # what the service exits with when it has stopped
     problem: str = ""  # why fewer workers than wanted serve; empty when all do
+    scaled: Scaled | None = None
     next_worker: int = 1
     next_generation: int = 1
     next_rollout: int = 1
@@ -201,6 +219,11 @@ class Cluster:
         number = self.current if self.current is not None else self.rollout.target if self.rollout else None
         generation = self.generations.get(number) if number is not None else None
         return generation.policy if generation else Policy()
+
+    @property
+    def changing(self) -> bool:
+        """Whether a rollout is under way that is to change what serves: a try is not."""
+        return self.rollout is not None and self.rollout.kind is not Kind.TRY
 
     def wanted(self, seat: int) -> int | None:
         """The generation that should serve `seat`, or None when nobody should."""
@@ -251,10 +274,14 @@ class Cluster:
         return range(max(ends))
 
     def filled(self, seat: int, generation: int) -> Worker | None:
-        """The worker of `generation` in `seat` that is not on its way out."""
+        """The worker of `generation` in `seat` that is neither on its way out nor to be replaced."""
         return next(
-            (w for w in self.workers.values() if w.seat == seat and w.generation == generation and w.alive), None
+            (w for w in self.workers.values() if w.seat == seat and w.generation == generation and w.fills), None
         )
+
+    def heir(self, spent: Worker) -> Worker | None:
+        """Who is to take the place of `spent`, from the moment its fork is asked for."""
+        return self.filled(spent.seat, spent.generation)
 
     def accepting(self, seat: int | None = None, generation: int | None = None) -> Iterator[Worker]:
         """Workers that are to serve and do accept, of one seat and one generation if given."""

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from clusterd.core import slots
 from clusterd.core.actions import BootZygote, Drain, EndGeneration, Exit, Fork, MakeTwin, Serve, What
-from clusterd.core.backoff import MIN_LIFE, after_failure
+from clusterd.core.backoff import MIN_LIFE, after_failure, spread
 from clusterd.core.draft import Draft
-from clusterd.core.model import BOOT, NO_SLOT, SPARE, Boot, Generation, Kind, Phase, Stage, Twin, Worker
+from clusterd.core.model import BOOT, NO_SLOT, SPARE, Boot, Cluster, Generation, Phase, Stage, Twin, Worker
 
 KILL_GRACE = 1.0
 """Seconds a worker has, after the time its drain may take, to report and leave before it is killed."""
@@ -49,9 +49,8 @@ def overdue(d: Draft) -> None:
         if w.killed or w.until is None or d.now < w.until:
             continue
         if w.phase is Phase.DRAINING:
-            d.tell(
-                What.WORKER_CUT, "did not finish draining in time", worker=w.id, slot=w.slot, generation=w.generation
-            )
+            why = w.reason or "did not finish draining in time"
+            d.tell(What.WORKER_CUT, why, worker=w.id, slot=w.slot, generation=w.generation)
             d.kill(w)
         else:
             timeout = d.cluster.generations[w.generation].policy.ready_timeout
@@ -115,6 +114,30 @@ def boot_failed(d: Draft, g: Generation, reason: str) -> None:
     d.tell(What.BOOT_FAILED, reason, generation=g.number)
 
 
+def recycle(d: Draft) -> None:
+    """Whoever serves and is old enough is spent."""
+    if d.cluster.stopping:
+        return
+    for w in d.cluster.workers.values():
+        if (end := end_of_life(d.cluster, w)) is not None and d.now >= end:
+            spend(d, w, f"has served for {d.cluster.generations[w.generation].policy.max_age:g} s")
+
+
+def end_of_life(c: Cluster, w: Worker) -> float | None:
+    """When `w` will be old enough; up to a tenth later than it could be, so that they do not all go together."""
+    max_age = c.generations[w.generation].policy.max_age
+    if max_age is None or w.phase is not Phase.SERVING or not w.fills or w.ready_at is None:
+        return None
+    return w.ready_at + max_age * (1.0 + 0.1 * spread(w.id))
+
+
+def spend(d: Draft, w: Worker, reason: str) -> None:
+    """Another is to take the place of `w`, who serves on until then."""
+    if w.phase is Phase.SERVING and w.fills and not d.cluster.stopping:
+        d.put(w, spent=reason)
+        d.tell(What.WORKER_SPENT, reason, worker=w.id, slot=w.slot, generation=w.generation)
+
+
 def forks(d: Draft) -> None:
     """A worker in every seat that wants or prepares one: a spare if one is ready."""
     if d.cluster.stopping:
@@ -131,15 +154,13 @@ def forks(d: Draft) -> None:
         r = d.cluster.rollout
         if prepared is None or r is None or r.failure or d.cluster.filled(seat, prepared):
             continue
-        if d.cluster.generations[prepared].boot is Boot.UP:
-            _fork(d, seat, prepared)
+        _fork(d, seat, prepared)  # its zygote is up: a rollout that loses it has failed
 
 
 def spares(d: Draft) -> None:
     """As many spares as the current generation wants, once it serves everywhere: they must not delay who serves."""
     c = d.cluster
-    busy = c.rollout is not None and c.rollout.kind is not Kind.TRY
-    if c.stopping or busy or c.unsettled:
+    if c.stopping or c.changing or c.unsettled:
         return
     for seat in c.spare_seats:
         tenant = c.tenant(seat)
@@ -155,10 +176,13 @@ def _spare(d: Draft, generation: int) -> Worker | None:
 def _occupied(d: Draft, seat: int, wanted: int) -> bool:
     if d.cluster.filled(seat, wanted):
         return True
+    workers = d.cluster.workers.values()
     prepared = d.cluster.prepared(seat)
-    return d.cluster.untouched(seat) and any(
-        w.seat == seat and w.alive and w.generation != prepared for w in d.cluster.workers.values()
-    )
+    if d.cluster.untouched(seat) and any(w.seat == seat and w.alive and w.generation != prepared for w in workers):
+        return True
+    # One succession at a time: they need memory and time, and nobody waits for them.
+    spent = [w for w in workers if w.alive and w.spent]
+    return any(w.seat == seat for w in spent) and any((heir := d.cluster.heir(w)) and not heir.accepting for w in spent)
 
 
 def _may_fork(d: Draft, seat: int, generation: int) -> bool:
@@ -195,18 +219,24 @@ def drain(d: Draft) -> None:
     if d.cluster.stopping:
         return
     leaving: list[Worker] = []
-    # Seats that a change has not come to may never be served: it can be their generation that fails.
-    settled = all(map(d.cluster.untouched, d.cluster.unsettled))
     for w in d.cluster.workers.values():
         wanted = d.cluster.wanted(w.seat)
-        if not w.alive or w.generation in (wanted, d.cluster.tenant(w.seat)):
+        if not w.alive:
+            continue
+        if w.generation in (wanted, d.cluster.tenant(w.seat)):
+            if w.spent and (heir := d.cluster.heir(w)) is not None and heir.accepting:
+                leaving.append(w)
             continue
         if w.phase in (Phase.STARTING, Phase.READY):
             if d.cluster.prepared(w.seat) != w.generation:
                 d.kill(w)
         elif d.cluster.untouched(w.seat):
             continue
-        elif next(d.cluster.accepting(w.seat, wanted), None) if wanted is not None else settled:
+        elif wanted is not None:
+            if next(d.cluster.accepting(w.seat, wanted), None):
+                leaving.append(w)
+        # Seats that a change has not come to may never be served: it can be their generation that fails.
+        elif all(map(d.cluster.untouched, d.cluster.unsettled)):
             leaving.append(w)
     for w in leaving:
         policy = d.cluster.generations[w.generation].policy
@@ -215,6 +245,17 @@ def drain(d: Draft) -> None:
     for w in leaving:
         policy = d.cluster.generations[w.generation].policy
         d.act(Drain(w.id, policy.linger, policy.drain_timeout))
+
+
+def crowd(d: Draft) -> None:
+    """Drains that take long pile up, reload by reload: the oldest are cut where there are too many generations."""
+    generations = sorted({w.generation for w in d.cluster.workers.values()})
+    for oldest in generations[: -d.cluster.policy.max_generations]:
+        for w in d.cluster.workers.values():
+            if w.generation == oldest and w.phase is Phase.DRAINING and not w.killed:
+                why = f"has to make room: {d.cluster.policy.max_generations} later generations have workers"
+                d.tell(What.WORKER_CUT, why, worker=w.id, slot=w.slot, generation=w.generation)
+                d.kill(w)
 
 
 def forgive(d: Draft) -> None:

@@ -6,11 +6,15 @@ from clusterd.core.model import BOOT, Boot, Cluster, Mode, Phase, Policy
 
 
 def assign(cluster: Cluster, seat: int, policy: Policy) -> int:
-    """The slot for a new worker in `seat`: the seat's own, or with fresh slots the first that no process has."""
+    """The slot for a new worker in `seat`: the seat's own, or the first that no process has.
+
+    That with fresh slots; and where somebody accepts in the seat's own who is to leave it, and hangs.
+    """
     own = seat % policy.slots
-    if not policy.fresh_slots:
+    workers = cluster.workers.values()
+    if not policy.fresh_slots and not any(w.slot == own and w.accepting and not w.alive and w.reason for w in workers):
         return own
-    used = {w.slot for w in cluster.workers.values()}
+    used = {w.slot for w in workers}
     return next((s for s in range(policy.slots) if s not in used), own)
 
 
@@ -27,7 +31,8 @@ def usher(cluster: Cluster) -> tuple[Mode, tuple[int, ...]]:
     """What is to be done with connections in slots nobody serves.
 
     While something serves, they are relayed to it, unless a worker of the slot is on its way: then they wait those few
-    milliseconds. While nothing serves they wait for the first boot, and are refused once that has failed.
+    milliseconds. While nothing serves they wait for the first boot, and are refused once that has failed, if they
+    are not to wait on.
     """
     if cluster.stopping:
         return Mode.OFF, ()
@@ -36,7 +41,7 @@ def usher(cluster: Cluster) -> tuple[Mode, tuple[int, ...]]:
     if any(True for _ in cluster.accepting()):
         rest = set(slots) - served - _soon(cluster)
         return (Mode.RELAY, tuple(sorted(rest))) if rest else (Mode.OFF, ())
-    if cluster.problem:
+    if cluster.problem and not cluster.policy.waits:
         return Mode.REFUSE, tuple(s for s in slots if s not in served)
     return Mode.OFF, ()
 
