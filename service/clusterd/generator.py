@@ -32,7 +32,7 @@ from clusterd.config.addresses import ANY4, ANY6, Address, parse
 from clusterd.config.claims import serving, settle
 from clusterd.config.confinement import directives
 from clusterd.config.cores import MAX_SLOTS, default_slots
-from clusterd.config.files import read_bounded
+from clusterd.config.files import read_own
 from clusterd.config.names import is_account, is_loadable, is_name, is_root
 from clusterd.config.places import SYSTEM, Place, of_user
 from clusterd.config.values import duration, duration_text
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
     for name in names(place.configuration):
         file = place.file(name)
         try:
-            table = profiles.laid_over(read(file), chosen(file))
+            table = profiles.laid_over(read(file, place), chosen(file))
             listen = addresses(table)
             of_service, ignored = service(file, table, listen, place)
             tasks[name], untimed = timers.units(name, file, table, account(table, "user"), place.user)
@@ -128,8 +128,8 @@ def names(directory: str) -> list[str]:
     return sorted(filter(is_name, found))
 
 
-def read(file: str) -> dict[str, Any]:
-    return tomllib.loads(read_bounded(file, MAX_FILE).decode())
+def read(file: str, place: Place) -> dict[str, Any]:
+    return tomllib.loads(read_own(file, MAX_FILE, place.forbidden).decode())
 
 
 def chosen(file: str) -> str:

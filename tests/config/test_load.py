@@ -11,6 +11,7 @@ import pytest
 from clusterd.config.addresses import parse
 from clusterd.config.cores import cores, default_slots
 from clusterd.config.load import Invalid, from_run, load, load_all, load_among, surroundings
+from clusterd.config.places import SYSTEM
 from clusterd.config.settings import Http, Reload, Settings
 
 GOOD = 'app = "hello:app"\nlisten = "127.0.0.1:8000"\n'
@@ -142,12 +143,12 @@ TABLE = [
     ("[frobnicate]\nx = 1", "frobnicate: found an unknown key, expected a key of cluster.toml(5)"),
     ("reload = 5", "reload: found 5, expected a table: [reload]"),
     (
-        "[recycle]\nmax-requests = 5",
-        "recycle: found a key of a later release, expected none; hint: workers are not recycled in this release",
+        "[recycle]\nmax-requests-jitter = 5",
+        "recycle.max-requests-jitter: found 5, expected recycle.max-requests beside it; hint: it is added to that",
     ),
     (
         '[health]\nwatchdog = "1s"',
-        "health.watchdog: found a key of a later release, expected none; hint: not in this release",
+        'health.watchdog: found "1s", expected a time from 2s to 1d, or false',
     ),
     ("workers = 0", 'workers: found 0, expected "auto" or a whole number from 1 to 1024'),
     (
@@ -422,3 +423,31 @@ def test_surroundings(tmp_path: Path) -> None:
         f"x: environment-file: found '{env}': line 1: no '=' in it: expected NAME=value, expected a readable file",
     ]
     assert [p.key for p in surroundings(from_run(command=["/gone"], directory=str(tmp_path)))] == ["command"]
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646, 0o602], ids=oct)
+def test_what_others_may_write(tmp_path: Path, mode: int) -> None:
+    """Where systemd serves what a file says, nobody but its owner may change it; a file that is given to `run` is its
+    reader's business. In a user's own place, that user's group is nobody else."""
+    path = write(tmp_path, GOOD)
+    path.chmod(mode)
+    place = SYSTEM._replace(configuration=str(tmp_path))
+    assert load(path).app == "hello:app"
+    with pytest.raises(Invalid) as e:
+        load(path, place)
+    assert str(e.value) == (
+        f"{path}: found mode {mode:04o} of '{path}', which others than its owner may write, expected a file and a "
+        f"directory that only their owner may write; hint: chmod go-w {path}"
+    )
+    if mode & 0o002:
+        with pytest.raises(Invalid):
+            load(path, place._replace(user=True))
+    else:
+        assert load(path, place._replace(user=True)).app == "hello:app"
+    path.chmod(0o644)
+    assert load(path, place).app == "hello:app"
+    tmp_path.chmod(0o775)
+    with pytest.raises(Invalid, match=f"found mode 0775 of '{tmp_path}', which others than its owner may write"):
+        load(path, place)
+    tmp_path.chmod(0o1777)  # as /tmp: others may not touch what is not theirs
+    assert load(path, place).app == "hello:app"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from tests.lacking import lacking
 from tests.patience import HANG
+from tests.processor import spent
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 GENERATOR = PROJECT / "service" / "clusterd" / "generator.py"
@@ -67,7 +67,8 @@ def contents(directory: Path) -> dict[str, str]:
 
 def test_golden(tmp_path: Path) -> None:
     """Each file gets its two drop-ins, a broken or refused one none, and no file spoils another."""
-    shutil.copytree(GOLDEN / "etc", tmp_path / "etc")
+    shutil.copytree(GOLDEN / "etc", tmp_path / "etc", copy_function=shutil.copyfile)
+    (tmp_path / "etc").chmod(0o755)
     out, said = generate(tmp_path, tmp_path / "etc")
     made = {path: text.replace(str(tmp_path), "") for path, text in contents(out).items()}
     if os.environ.get("GOLDEN") == "write":  # then read the difference before it is committed
@@ -254,19 +255,12 @@ def test_time_budget(tmp_path: Path) -> None:
     """
     for number in range(20):
         (tmp_path / f"app{number}.toml").write_text(f'app = "a:b"\nlisten = {8000 + number}\n[reload]\nsoak = "1s"\n')
-
-    def spent(*arguments: str) -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([*PYTHON, *arguments], check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
     nothing, whole = [], []
     for turn in range(12):
         out = tmp_path / f"out{turn}"
         out.mkdir()
-        nothing.append(spent("-c", "pass"))
-        whole.append(spent(str(GENERATOR), str(out), "", "", str(tmp_path)))
+        nothing.append(spent([*PYTHON, "-c", "pass"]))
+        whole.append(spent([*PYTHON, str(GENERATOR), str(out), "", "", str(tmp_path)]))
     assert min(whole) <= 8 * min(nothing), f"{min(whole) * 1e3:.1f} ms, Python alone {min(nothing) * 1e3:.1f} ms"
 
 
@@ -337,3 +331,23 @@ def test_no_unit_ties_the_socket_to_the_service() -> None:
     assert directives == ["PartOf=cluster.target"]
     assert "PartOf=" not in socket
     assert "Wants=cluster@%i.socket" in service
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646, 0o666], ids=oct)
+@pytest.mark.parametrize("what", ["etc/a.toml", "etc"])
+def test_what_others_may_write_gets_no_socket(tmp_path: Path, what: str, mode: int) -> None:
+    """A file, or a directory of files, that others than its owner may change says nothing: it is told so."""
+    etc = tmp_path / "etc"
+    etc.mkdir(mode=0o755)
+    (etc / "a.toml").write_text('app = "a:app"\nlisten = "127.0.0.1:8001"\n')
+    (tmp_path / what).chmod(mode | (0o111 if what == "etc" else 0))
+    out, said = generate(tmp_path, etc)
+    assert contents(out) == {}
+    found = oct(mode | (0o111 if what == "etc" else 0))[2:]
+    path = tmp_path / what
+    assert said == [
+        f"clusterd-generator: {etc}/a.toml: mode 0{found} of '{path}', which others than its owner may write; it gets "
+        "no socket, ignoring"
+    ]
+    path.chmod(0o755)
+    assert len(contents(generate(tmp_path, etc)[0])) == 2

@@ -24,7 +24,7 @@ _HOW: Mapping[Applies, str] = {
 }
 
 
-_SIZES = ("http.max-header-size", "http.max-body-size", "http.ws-max-size")
+_SIZES = ("recycle.max-memory", "http.max-header-size", "http.max-body-size", "http.ws-max-size")
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,15 @@ def seconds(low: float, high: float) -> Kind:
     return Kind(f"a time from {duration_text(low)} to {duration_text(high)}", parse, schema=shapes.TIME)
 
 
+def or_never(kind: Kind) -> Kind:
+    """What `kind` takes, or false, which is None."""
+
+    def parse(value: Any) -> Any:
+        return None if value is False else kind.parse(value)
+
+    return Kind(f"{kind.expected}, or false", parse, schema={"anyOf": [{"enum": [False]}, kind.schema]})
+
+
 def size(low: int, high: int) -> Kind:
     """A number of bytes, as "64K"."""
 
@@ -418,17 +427,19 @@ USER = Kind("the name of an account", _user, schema=shapes.account("root", "0"))
 GROUP = Kind("the name of a group", _account, schema=shapes.account())
 READY = Kind('"notify" or "after TIME"', _ready, schema=shapes.READY)
 URL_PATH = Kind('a path such as "/healthz"', _url_path, schema=shapes.text("^/[!-~]{0,1023}$"))
+_REDIS = r"\$[A-Z_][A-Z0-9_]{0,63}|(rediss?|unix)://[!-~]{1,1000}"
+"""What `_redis` takes, as far as a pattern can say it."""
 CACHE = Kind(
     '"embedded", the URL of a Redis, or "$NAME"',
     _cache,
     secret=True,
-    schema=shapes.text(r"^(embedded|\$[A-Z_][A-Z0-9_]{0,63}|(rediss?|unix)://[!-~]{1,1000})$"),
+    schema=shapes.text(f"^(embedded|{_REDIS})$"),
 )
 BUS = Kind(
     'the URL of a Redis, or "$NAME"',
     _bus,
     secret=True,
-    schema=shapes.text(r"^(\$[A-Z_][A-Z0-9_]{0,63}|(rediss?|unix)://[!-~]{1,1000})$"),
+    schema=shapes.text(f"^({_REDIS})$"),
 )
 ROOT_PATH = Kind('a path such as "/api"', _root_path, schema=shapes.text("^/[!-~]{0,1022}[!-.0-~]$"))
 SWITCH = Kind("true or false", _switch, schema={"type": "boolean"})

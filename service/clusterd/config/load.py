@@ -13,7 +13,7 @@ from typing import Any
 
 from clusterd.config import claims, granted, profiles, reach
 from clusterd.config.environment import EnvironmentFileError, read_environment
-from clusterd.config.files import NoFile, read_bounded
+from clusterd.config.files import NoFile, Shared, read_bounded, read_own
 from clusterd.config.names import NAME, is_name
 from clusterd.config.places import SYSTEM, Place
 from clusterd.config.problem import Invalid, Problem
@@ -53,7 +53,7 @@ def load(path: str | os.PathLike[str], place: Place = SYSTEM, profile: str | Non
     """
     file = os.fspath(path)
     name = _name(file)
-    return read(name, file, _read(file), place, _chosen(file) if profile is None else profile)
+    return read(name, file, _read(file, place), place, _chosen(file) if profile is None else profile)
 
 
 def load_all(
@@ -197,9 +197,17 @@ def _chosen(file: str) -> str:
         raise Invalid([Problem(profiles.beside(file), "", str(text), "the name of a profile")]) from e
 
 
-def _read(file: str) -> dict[str, Any]:
+def _read(file: str, place: Place) -> dict[str, Any]:
+    """A file of `place` must be its owner's alone; any other is read by whom it is given."""
     try:
-        data = read_bounded(file, MAX_FILE)
+        if os.path.dirname(os.path.abspath(file)) == place.configuration:
+            data = read_own(file, MAX_FILE, place.forbidden)
+        else:
+            data = read_bounded(file, MAX_FILE)
+    except Shared as e:
+        raise Invalid(
+            [Problem(file, "", str(e), "a file and a directory that only their owner may write", e.hint)]
+        ) from e
     except NoFile as e:
         raise Invalid([Problem(file, "", str(e), f"a TOML file of at most {MAX_FILE} bytes")]) from e
     except OSError as e:

@@ -22,6 +22,11 @@ class Place(NamedTuple):
         return f"{self.configuration}/{name}.toml"
 
     @property
+    def forbidden(self) -> int:
+        """Permission bits that a file there may not have. A user's own group is nobody else, where umask is 002."""
+        return 0o002 if self.user else 0o022
+
+    @property
     def generated(self) -> str:
         """Where systemd has what the generator wrote."""
         return f"{self.runtime.rpartition('/')[0]}/systemd/generator"

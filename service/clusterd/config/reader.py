@@ -193,6 +193,7 @@ class _Reader:
         self.listening()
         self.sandbox()
         self.times()
+        self.recycling()
         self.scheduled(bad)
 
     def scheduled(self, bad: Collection[str]) -> None:
@@ -279,6 +280,12 @@ class _Reader:
             hint = "a worker is killed at drain-timeout, lingering or not"
             self.wrong("reload.linger", f"{v['reload.linger']:g} s", f"at most reload.drain-timeout, {drain:g} s", hint)
 
+    def recycling(self) -> None:
+        v = self.values
+        if "recycle.max-requests-jitter" in v and "recycle.max-requests" not in v:
+            jitter = str(v["recycle.max-requests-jitter"])
+            self.wrong("recycle.max-requests-jitter", jitter, "recycle.max-requests beside it", "it is added to that")
+
     def unprivileged(self) -> None:
         """What a user's own systemd cannot do."""
         accounts: dict[str, str] = {key: show(self.values[key]) for key in ("user", "group") if key in self.values}
@@ -310,6 +317,9 @@ class _Reader:
             v["reload.surge"] = None
         if "command" in v:
             v["python"] = None
+            v.setdefault("health.watchdog", None)  # few programs say WATCHDOG=1
+        if "recycle.max-requests" in v:
+            v.setdefault("recycle.max-requests-jitter", v["recycle.max-requests"] // 10)
         keep_alive, drain = v.get("http.keep-alive", 5.0), v.get("reload.drain-timeout", 30.0)
         v.setdefault("reload.linger", min(keep_alive, drain))
         made: dict[str, Any] = {

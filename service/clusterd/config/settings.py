@@ -232,6 +232,13 @@ class Reload:
         default="found out by looking",
         only="app",
     )
+    max_generations: int = _row(
+        kinds.number(2, 1000),
+        "How many generations may have workers at once, those that drain included: a further reload cuts the drain of "
+        "the oldest.",
+        10,
+        default="10",
+    )
 
 
 @dataclass(frozen=True)
@@ -271,6 +278,48 @@ class Health:
         None,
         default="no check",
         only="app",
+    )
+
+    watchdog: float | None = _row(
+        kinds.or_never(kinds.seconds(2, 86400)),
+        "After how long without a sign of life a worker hangs: then its stacks go to the journal, another takes its "
+        "place, and it is killed if it does not come back within as long again. The sign is given by the event loop; "
+        "for WSGI by a request that ends, while all threads are busy; a command gives it by WATCHDOG=1. false: never.",
+        15.0,
+        default='"15s"; of a command, false',
+    )
+
+
+@dataclass(frozen=True)
+class Recycle:
+    """Replaced one after another, each once its successor serves."""
+
+    max_requests: int | None = _row(
+        kinds.number(1, 10**12),
+        "After so many requests a worker is replaced.",
+        None,
+        default="never",
+        only="app",
+    )
+    max_requests_jitter: int = _row(
+        kinds.number(0, 10**12),
+        "Up to so many more, by chance for each worker, so that they do not all go together.",
+        0,
+        default="a tenth of max-requests",
+        only="app",
+    )
+    max_age: float | None = _row(
+        kinds.seconds(1, 366 * 86400),
+        "After so long a worker is replaced; up to a tenth later, for the same reason.",
+        None,
+        default="never",
+    )
+    max_memory: int | None = _row(
+        kinds.size(1 << 20, 1 << 50),
+        "A worker that takes more than so much memory is replaced: what it shares with others counts in parts (PSS), "
+        "its children's is added. Looked at every five seconds.",
+        None,
+        default="never",
     )
 
 
@@ -519,6 +568,13 @@ class Settings:
         "random",
         default='"auto"',
     )
+    unavailable: Literal["503", "wait"] = _row(
+        kinds.choice("503", "wait"),
+        'What becomes of clients while no worker can be started. "503": they are told so, with Retry-After; who does '
+        'not speak HTTP is hung up on. "wait": they wait in the queue until one serves.',
+        "503",
+        default='"503"',
+    )
     environment_file: str | None = _row(
         kinds.ENVIRONMENT_FILE,
         "A file of variables in the grammar of systemd's EnvironmentFile=; read by systemd, so that it "
@@ -549,6 +605,7 @@ class Settings:
     stop: Stop = field(default_factory=Stop)
     restart: Restart = field(default_factory=Restart)
     health: Health = field(default_factory=Health)
+    recycle: Recycle = field(default_factory=Recycle)
     env: Mapping[str, str] = _row(
         kinds.ENVIRONMENT,
         "Variables for the workers, stronger than environment-file. Never shown by check or status.",
@@ -615,9 +672,7 @@ def row_of(key: str) -> Setting:
 
 
 LATER: Mapping[str, str] = {
-    "recycle": "workers are not recycled in this release",
     "sticky": 'not in this release: balance = "hash" keeps a client\'s address on one worker',
-    "health.watchdog": "not in this release",
 }
 """Keys of the design that are not built yet, refused in words rather than as unknown."""
 
