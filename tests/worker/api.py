@@ -80,3 +80,14 @@ async def state_too() -> None:
     gone: bool = await worker.cache.adelete("key")
     print(await worker.cache.aget("key"), count, gone)
     print(await worker.cache.aget_or_compute("key", "1min", compute))
+
+
+@worker.on_drain
+def goodbye() -> None:
+    print(worker.draining)
+
+
+@worker.on_drain
+async def goodbye_too() -> None:
+    draining: bool = worker.draining
+    print(draining)

@@ -111,7 +111,8 @@ def test_examples_drain_in_stages(start, slots, application, notify, example):
     worker.peer.send({"op": "go"})
     assert b"READY=1" in ready.recv(4096)
     address = slot.getsockname()
-    busy, kept, idle, fresh = (Client(address) for _ in range(4))
+    # First in the queue: whoever is answered after it is the proof that it was accepted.
+    fresh, busy, kept, idle = (Client(address) for _ in range(4))
     idle.get()
     busy.ask("/sleep?seconds=2")
     assert kept.get("/pid")[2] == f"{worker.pid}\n"

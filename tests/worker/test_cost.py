@@ -1,8 +1,10 @@
-"""What clusterd adds to a request: nothing. A worker of ours and its engine alone are looked at alike."""
+"""What clusterd adds to a request: nothing, or a call that counts it. Ours and the bare engine are looked at alike."""
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import re
 import shutil
 import signal
@@ -149,9 +151,20 @@ def look(address: Any, app: str) -> dict[str, Any]:
     return found
 
 
+COUNTS = "counted"
+"""The function that counts a request, for an engine that does not: it calls the application, and nothing else."""
+
+
 def called(found: dict[str, Any], directory: Path) -> list[Any]:
-    """The functions of what is in `directory` that were."""
-    return [each for each in found["called"] if each[0].startswith(str(directory))]
+    """The functions of what is in `directory` that were, but for the one that counts."""
+    return [each for each in found["called"] if each[0].startswith(str(directory)) and each[1] != COUNTS]
+
+
+def engines_own(callers: list[list[str]], directory: Path) -> list[list[str]]:
+    """`callers` without the one that counts, which is there once at most."""
+    own = [each for each in callers if not (each[0].startswith(str(directory)) and each[1] == COUNTS)]
+    assert len(callers) - len(own) <= 1
+    return own
 
 
 def look_at_worker(address: Any, app: str, lib: Path) -> dict[str, Any]:
@@ -172,7 +185,9 @@ def test_nothing_of_ours_is_called_for_a_request(ours, bare, lib: Path, engine: 
     here, alone = look_at_worker(ours(engine)[0], app, lib), look(bare(engine)[0], app)
     assert not called(here, lib)
     assert [each for each in here["called"] if f"/{venv.split('-')[0]}/" in each[0]]
-    assert here["callers"] == alone["callers"]
+    counting = {kind: engines_own(callers, lib) for kind, callers in here["callers"].items()}
+    assert counting == alone["callers"]
+    assert (counting == here["callers"]) == (app == "asgi"), "uvicorn counts by itself, waitress does not"
     assert set(here["callers"]) == ({"http", "websocket", "message"} if app == "asgi" else {"http"})
 
 
@@ -186,7 +201,8 @@ def test_nothing_of_ours_is_called_by_granian(start, application: Path, lib: Pat
     master.serving([slot])
     found = look_at_worker(slot.getsockname(), app, lib)
     assert not called(found, lib)
-    for callers in found["callers"].values():
+    for kind in found["callers"]:
+        callers = engines_own(found["callers"][kind], lib)
         assert all("/granian/" in file or "/asyncio/" in file for file, _ in callers), callers
         assert callers
 
@@ -217,13 +233,19 @@ def system_calls(address: Any, pid: int) -> tuple[Counter[str], float]:
     return Counter({name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}), seconds
 
 
+def fewest_calls(address: Any, pid: int) -> tuple[Counter[str], float]:
+    """Of each call the least of three rounds, and the shortest of them: what else goes on on the machine only adds."""
+    rounds = [system_calls(address, pid) for _ in range(3)]
+    return functools.reduce(operator.and_, (calls for calls, _ in rounds)), min(seconds for _, seconds in rounds)
+
+
 @pytest.mark.parametrize("engine", engines())
 def test_no_system_call_more(ours, bare, engine: str) -> None:
     """A worker makes the system calls that its engine makes alone, and as many, but for those of threads that wait for
     each other and of the memory's allocator, whose number is chance."""
     lacking(None if shutil.which("strace") else "no strace")
-    (here, seconds), (alone, _) = (system_calls(*run(engine)) for run in (ours, bare))
+    (here, seconds), (alone, _) = (fewest_calls(*run(engine)) for run in (ours, bare))
     assert here["sendto"] + here["write"] >= REQUESTS
-    few = min(REQUESTS // 3 + 20 * seconds, REQUESTS - 1)  # who was just being woken, and uvicorn's ten ticks a second
+    few = min(REQUESTS // 10 + 20 * seconds, REQUESTS - 1)  # who was just being woken, and uvicorn's ten ticks a second
     more = {name: (n, alone[name]) for name, n in here.items() if n > alone[name] + few and name not in CHANCE}
     assert not more, (here, alone)

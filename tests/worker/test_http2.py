@@ -16,6 +16,7 @@ from environments import CASES, ROOT, Case, environment
 from harness import Master
 from http2 import Http2, insecure
 
+from tests.descriptors import links
 from tests.patience import HANG
 
 GRANIANS = [
@@ -84,8 +85,7 @@ def test_the_key_is_nowhere(booted, slots, pem: dict[str, str]) -> None:
     """While it serves, a worker has no descriptor of the key, and so nothing it starts does."""
     (slot,) = slots(1)
     worker = booted(tls=pem).serving([slot])
-    links = [link.readlink() for link in Path(f"/proc/{worker.pid}/fd").iterdir()]
-    assert not [link for link in links if "memfd" in str(link)]
+    assert not [link for link in links(worker.pid) if "memfd" in link]
 
 
 class Load(threading.Thread):

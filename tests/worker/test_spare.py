@@ -8,6 +8,8 @@ import pytest
 from environments import environment
 from harness import Client
 
+from tests.descriptors import links
+
 APP = """
 import os
 from clusterd import worker
@@ -46,22 +48,18 @@ def test_a_spare_takes_a_slot(start, slots, application, engine, app):
     spare.peer.send(order, [writer, listener.fileno()])
     spare.peer.expect("serving")
     spare.peer.send(order, [writer, listener.fileno()])
+    spare.peer.send({"op": "state"})
+    spare.peer.expect("serving")  # by now it has dealt with the second order, and closed what came with that
     os.close(writer)
     client = Client(listener.getsockname())
     assert client.get("/")[2] == "3"
     assert os.read(reader, 100) == b"asked in slot 3\n"
-    descriptors = os.listdir(f"/proc/{spare.pid}/fd")
-    sockets = [fd for fd in descriptors if _inode(spare.pid, fd) == os.fstat(listener.fileno()).st_ino]
-    assert len(sockets) == 1
+    assert links(spare.pid).count(f"socket:[{os.fstat(listener.fileno()).st_ino}]") == 1
     spare.drain()
     client.close()
     assert spare.drained()["requests"] in (1, None)  # granian does not count
     assert set(spare.output().splitlines()) == {"asked in slot None"}  # start-up and health check, before it had one
     os.close(reader)
-
-
-def _inode(pid: int, fd: str) -> int:
-    return os.stat(f"/proc/{pid}/fd/{fd}").st_ino
 
 
 def test_a_spare_that_is_never_needed_leaves(start, slots, application):

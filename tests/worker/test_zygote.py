@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness import Client, Peer, Worker, signal_pidfd
 
+from tests.descriptors import links
 from tests.patience import HANG
 
 
@@ -239,10 +240,10 @@ def test_a_worker_has_its_own_descriptors_only(start, slots):
     inodes = {os.fstat(sock.fileno()).st_ino for sock in made}
     for number, worker in enumerate(master.workers[1:]):
         worker.go()
-        links = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{worker.pid}/fd")]
-        theirs = {inode for inode in inodes if f"socket:[{inode}]" in links}
+        held = links(worker.pid)
+        theirs = {inode for inode in inodes if f"socket:[{inode}]" in held}
         assert theirs == {os.fstat(made[number].fileno()).st_ino}
-        assert not [link for link in links if "pidfd" in link]
+        assert not [link for link in held if "pidfd" in link]
     assert before.peer.wire.sock.fileno() >= 0
 
 

@@ -6,6 +6,8 @@
     worker.generation   generation of the code it runs; None outside a worker
     worker.app          name of the cluster; None outside
     worker.task         name of the task whose run this process is; None in a worker that serves
+    worker.draining     whether it is about to leave: nothing new comes, what is in flight is finished
+    @worker.on_drain    has a function, plain or async, called once when that begins
     worker.cache        what all its workers share: see caching/cache.py, or docs/messages-and-state.md
 
 Read-only. While the application is imported only `app` is known: that happens once, before there are workers.
@@ -27,12 +29,18 @@ from __future__ import annotations
 import os
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING
+
+TYPE_CHECKING = False
+"""Type checkers know it by its name. Not from `typing`, whose import takes most of what Python takes to start."""
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .caching import Cache as Cache
     from .caching import CacheError as CacheError
     from .caching import CacheValueError as CacheValueError
+    from .leaving import F
+    from .leaving import on_drain as on_drain
     from .messaging import HandlerFailed as HandlerFailed
     from .messaging import Message as Message
     from .messaging import MessageError as MessageError
@@ -55,6 +63,7 @@ if TYPE_CHECKING:
     cache: Cache
 
 app: str | None
+draining: bool
 generation: int | None
 id: int | None
 slot: int
@@ -67,7 +76,9 @@ def _number(name: str) -> int | None:
     return int(value) if value.isascii() and value.isdigit() else None
 
 
-_OWN = frozenset(["CacheError", "CacheValueError", "app", "cache", "generation", "id", "slot", "slots"])
+_OWN = frozenset(
+    ["CacheError", "CacheValueError", "app", "cache", "draining", "generation", "id", "on_drain", "slot", "slots"]
+)
 _MESSAGING = frozenset(
     [
         *("HandlerFailed", "Message", "MessageError", "MessageValueError", "Messages", "NoHandler", "RequestTimeout"),
@@ -102,6 +113,18 @@ class _Worker(ModuleType):
     @property
     def task(self) -> str | None:
         return os.environ.get("CLUSTERD_TASK") or None
+
+    @property
+    def draining(self) -> bool:
+        from . import leaving
+
+        return leaving.begun
+
+    @property
+    def on_drain(self) -> Callable[[F], F]:
+        from .leaving import on_drain
+
+        return on_drain
 
     # Imported when asked for: an application without a cache, or messages, pays nothing for them.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -74,6 +75,9 @@ class Boot:
     http: Http = field(default_factory=Http)
     tls: Tls | None = None
     health_path: str | None = None
+    watchdog: float | None = None
+    max_requests: int | None = None
+    max_requests_jitter: int = 0
     access_log: bool = False
     log_level: str = "info"
     file: str = ""
@@ -83,7 +87,7 @@ class Boot:
 
     @classmethod
     def parse(cls, message: dict[str, Any]) -> Boot:
-        log, tls = message.get("log") or {}, message.get("tls")
+        log, tls, recycle = message.get("log") or {}, message.get("tls"), message.get("recycle") or {}
         return cls(
             generation=message["generation"],
             kind=message["kind"],
@@ -98,12 +102,19 @@ class Boot:
             http=Http.parse(message.get("http") or {}),
             tls=Tls(tls["certificate"], tls["key"], tls.get("minimum-version") or "1.2") if tls else None,
             health_path=(message.get("health") or {}).get("path"),
+            watchdog=message.get("watchdog"),
+            max_requests=recycle.get("max-requests"),
+            max_requests_jitter=recycle.get("max-requests-jitter") or 0,
             access_log=bool(log.get("access")),
             log_level=log.get("level") or "info",
             file=message.get("file") or "",
             tasks=message.get("tasks") or {},
             raw=message,
         )
+
+    def request_limit(self) -> int | None:
+        """How many requests this worker serves: workers that began together are not to go together."""
+        return None if self.max_requests is None else self.max_requests + random.randint(0, self.max_requests_jitter)
 
     def asked(self) -> dict[str, Any]:
         """What is asked of an engine beyond the defaults, for abilities.py."""

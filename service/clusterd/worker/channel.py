@@ -34,18 +34,23 @@ class Drain:
 Order = Serve | Drain
 
 
+LAST = 0.2
+"""Seconds before the end of a drain by which idle connections and WebSockets are let go in good order, also where
+`linger` is as long as the drain."""
+
+
 class Draining:
     """When a drain lets go of whom, in monotonic seconds. A later order may hasten it, never prolong it."""
 
     def __init__(self, order: Drain, now: float) -> None:
         self.began = now
-        self.linger_end = now + order.linger
         self.deadline = now + order.timeout
+        self.linger_end = min(now + order.linger, self.deadline - LAST)
 
     def hasten(self, order: Drain, now: float) -> None:
         """A stop during a reload; or a new master that repeats what has long begun."""
-        self.linger_end = min(self.linger_end, now + order.linger)
         self.deadline = min(self.deadline, now + order.timeout)
+        self.linger_end = min(self.linger_end, now + order.linger, self.deadline - LAST)
 
     def idle_may_close(self, now: float) -> bool:
         return now >= self.linger_end
@@ -103,6 +108,10 @@ class Channel:
         """Report. A master that is gone is not told: its end of file will be noticed where orders are read."""
         self._last = {"event": event, **fields}
         self._send(self._last)
+
+    def mention(self, event: str, **fields: Any) -> None:
+        """Report in passing: it is not what is said again to another master."""
+        self._send({"event": event, **fields})
 
     def awaits(self, what: str) -> None:
         """Name what the start now waits for: a start that takes too long is told with it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import functools
 import os
 import random
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import given, logs, preparing, process, runs
+from .board import STACKS, Board
 from .boot import Boot
 from .channel import Channel
 from .memfd import memfd, read_memfd
@@ -62,9 +64,13 @@ def _begin(boot: Boot, order: Message, fds: list[int]) -> Channel | None:
     _set_title(boot, order)
     process.set_oom_score(order.get("oom-score-adj"))
     channel = Channel(socket.socket(fileno=fds[0]))
+    if order.get("board"):
+        given.board = Board(fds.pop())
     if order.get("bus"):
         given.bus = fds.pop()
     process.take_output(fds[1])
+    if given.board is not None:
+        faulthandler.register(STACKS, file=2, all_threads=True)
     if not channel.wait_for_go():
         return None
     try:

@@ -7,6 +7,9 @@ from typing import Any, NoReturn
 
 from .wire import LIMIT, WireError
 
+PASSED = 2 * LIMIT
+"""Bytes of a message on the bus, as it is passed on: who has said it is written into the longest too."""
+
 
 class Frames:
     """Takes what was read, gives the messages that are whole, each without its NUL. Empty ones are left out."""

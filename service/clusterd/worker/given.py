@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .board import Board
+
 bus: int | None = None
 """Its end of the bus; None: it has none, or this is no worker."""
+board: Board | None = None
+"""Its page on the scoreboard; None: it has none, or this is no worker."""
 asynchronous = False
 """An event loop will run the application."""

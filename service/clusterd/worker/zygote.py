@@ -133,8 +133,10 @@ class Zygote:
             self._close(fds)
             self._announce(living)
             return None
-        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if self.boot.kind == "command" else (-1, -1)
+        reader = writer = -1
         try:
+            if self.boot.kind == "command":
+                reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             pid = _fork()
         except OSError as e:
             self._close([*fds, *(fd for fd in (reader, writer) if fd >= 0)])
@@ -292,6 +294,7 @@ def _begin(script: str, fd: int) -> int:
     up = {
         "event": "up", "pid": os.getpid(), "mode": mode, "why": why, "interface": prepared.interface,
         "engine": prepared.engine_name, "python": platform.python_version(), "bus": True,
+        "board": boot.kind == "app",
     }  # fmt: skip
     if mode == "spawn":
         _leave_application_behind(script, sock, message, up)

@@ -13,6 +13,9 @@ SCHEMES = ("redis://", "rediss://", "unix://")
 MAX_URL = 4096
 """Characters of a URL in a credential."""
 
+NO_GROUP = " (is the service in the socket's group? [sandbox] groups)"
+"""What to think of where a UNIX socket may not be opened."""
+
 
 class Unknown(Exception):
     """The environment does not say it, though it should; the text is for people."""

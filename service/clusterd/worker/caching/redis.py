@@ -1,4 +1,5 @@
-"""The cache in a Redis (or Valkey), by the application's own `redis` package. Nothing else imports that package."""
+"""The cache in a Redis (or Valkey), by the application's own `redis` package. Nothing else imports that package; the
+bridge, which has the daemon's, takes it and how it is used from here."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .place import in_zygote, redacted
+from .place import NO_GROUP, in_zygote, redacted
 from .values import CacheError, not_counted
 
 TIMEOUT = 1.0
@@ -27,7 +28,14 @@ if there == 0 and ARGV[2] ~= '' then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return tostring(redis.call('GET', KEYS[1]))
 """  # as text: a number of Lua has 53 bits
 _RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
-_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+
+
+def options(url: str, connect: float, answer: float, **tcp: Any) -> dict[str, Any]:
+    """For redis-py: every wait ends, and nothing is tried twice by itself. `tcp` is for a connection over a network."""
+    # There redis 4, Debian 12's, does not know the option and needs none.
+    more = {} if url.startswith("unix:") else {"socket_connect_timeout": connect, **tcp}
+    return {"socket_timeout": answer, "retry": Retry(NoBackoff(), 0), **more}
 
 
 class Redis:
@@ -36,12 +44,9 @@ class Redis:
     def __init__(self, url: str, prefix: str) -> None:
         """`prefix` keeps applications that share a Redis apart."""
         self.name, self._prefix = redacted(url), prefix
-        times: dict[str, Any] = {"socket_timeout": TIMEOUT}
-        if not url.startswith("unix:"):  # there redis 4, Debian 12's, does not know the option and needs none
-            times["socket_connect_timeout"] = TIMEOUT
         try:
-            # No second try: it would count an incr twice whose answer was lost. The next call connects anew.
-            self._client = redis.Redis.from_url(url, **times, retry=Retry(NoBackoff(), 0))
+            # A second try would count an incr twice whose answer was lost. The next call connects anew.
+            self._client = redis.Redis.from_url(url, **options(url, TIMEOUT, TIMEOUT))
             # An option that it does not know is found out by a connection only; this one goes nowhere.
             pool = self._client.connection_pool
             pool.connection_class(**pool.connection_kwargs)
@@ -84,7 +89,7 @@ class Redis:
 
     def release(self, name: str, token: str) -> None:
         with self._errors():
-            self._client.eval(_RELEASE, 1, name, token)
+            self._client.eval(RELEASE, 1, name, token)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -98,7 +103,7 @@ class Redis:
                 raise not_counted("the sum has more than 64 bits") from None
             raise CacheError(f"the cache '{self.name}' says: {text}") from e
         except (redis.RedisError, OSError) as e:
-            hint = " (is the service in the socket's group? [sandbox] groups)" if "Permission denied" in str(e) else ""
+            hint = NO_GROUP if "Permission denied" in str(e) else ""
             raise CacheError(f"the cache '{self.name}' does not answer: {e}{hint}") from e
         finally:
             if in_zygote():  # a connection left by the import would prevent that workers are forked from it

@@ -12,6 +12,7 @@ import sys
 import time
 from typing import Any
 
+from ... import worker
 from ..refusal import Refusal, describe, one_line, text_of
 
 Message = dict[str, Any]
@@ -28,7 +29,7 @@ class Lifespan:
     def __init__(self, app: Any, with_state: bool) -> None:
         self._app = app
         self._with_state = with_state
-        self.state: dict[str, Any] = {}
+        self.state: dict[str, Any] = {"clusterd": worker}
         self._task: asyncio.Task[None] | None = None
         self._requests: asyncio.Queue[Message] = asyncio.Queue()
         self._answers: asyncio.Queue[Message] = asyncio.Queue()

@@ -90,6 +90,8 @@ def run(boot: Boot, order: dict[str, Any], fds: list[int], exec_fd: int) -> int:
     environment.update(LISTEN_FDS=str(len(listeners)), LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES=":".join(names))
     if order.get("notify"):
         environment["NOTIFY_SOCKET"] = str(order["notify"])
+    if boot.watchdog is not None:
+        environment.update(WATCHDOG_USEC=str(round(boot.watchdog * 1e6)), WATCHDOG_PID=str(os.getpid()))
     try:
         program = find(boot.command)
         if bus >= 0:

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 
+from .. import leaving
 from ..channel import Channel, Drain, Draining, Order, Serve
 
 SIGTERM_TIMEOUT = 30.0
@@ -60,5 +61,6 @@ class Orders:
             elif self._draining is None:
                 self._draining = Draining(order, time.monotonic())
                 self._drain.set()
+                leaving.begin()
             else:
                 self._draining.hasten(order, time.monotonic())

@@ -20,15 +20,17 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from .. import tls
+from ..board import Figures
 from ..channel import Channel, Draining
 from ..refusal import Refusal
 from ..trust import believing, literals
 from . import asgi, require, require_module
 from .goodbyes import Goodbyes
 from .orders import Orders
+from .pulse import LoopPulse
 
 if TYPE_CHECKING:
-    from ..boot import Boot, Http
+    from ..boot import Boot
 
 LEAST = (0, 17, 6)
 
@@ -86,20 +88,19 @@ def prepare(app: Any, boot: Boot) -> Uvicorn:
     state = server_module.ServerState()
     if not (hasattr(config, "encoded_headers") and hasattr(state, "default_headers") and hasattr(state, "connections")):
         raise Refusal(f"uvicorn {version} is not known to this version of clusterd: install an earlier one")
-    return Uvicorn(f"uvicorn {version}", config, http, boot.health_path)
+    return Uvicorn(f"uvicorn {version}", config, boot)
 
 
 class Uvicorn:
-    def __init__(self, name: str, config: Any, http: Http, health_path: str | None) -> None:
+    def __init__(self, name: str, config: Any, boot: Boot) -> None:
         self.name = name
         self._config = config
-        self._http = http
-        self._health_path = health_path
+        self._boot = boot
 
     def run(self, listeners: list[socket.socket], channel: Channel) -> int:
         loop = self._new_loop()
         asyncio.set_event_loop(loop)
-        worker = _Worker(self._config, self._http, self._health_path, listeners, channel)
+        worker = _Worker(self._config, self._boot, listeners, channel)
         return loop.run_until_complete(worker.main())
 
     def _new_loop(self) -> asyncio.AbstractEventLoop:
@@ -115,13 +116,12 @@ class Uvicorn:
 class _Worker:
     """One worker's life, in the order of its methods."""
 
-    def __init__(
-        self, config: Any, http: Http, health_path: str | None, listeners: list[socket.socket], channel: Channel
-    ) -> None:
+    def __init__(self, config: Any, boot: Boot, listeners: list[socket.socket], channel: Channel) -> None:
         uvicorn = importlib.import_module("uvicorn")
         self._config = config
-        self._trusted = http.forwarded_allow_ips
-        self._health_path = health_path
+        self._boot = boot
+        self._trusted = boot.http.forwarded_allow_ips
+        self._health_path = boot.health_path
         self._listeners = listeners
         self._channel = channel
         self._server: Any = uvicorn.Server(config)
@@ -159,7 +159,11 @@ class _Worker:
             except Refusal:
                 await self._lifespan.shut_down_by(0.0)
                 raise
+        self._pulse = LoopPulse(self._boot, self._channel, self._figures)
         self._channel.say("ready", seconds=round(time.monotonic() - began, 6))
+
+    def _figures(self) -> Figures:
+        return Figures(self._state.total_requests, len(self._state.tasks), len(self._state.connections))
 
     async def _accept(self) -> None:
         if any(sock.family == socket.AF_UNIX for sock in self._listeners):
@@ -175,10 +179,11 @@ class _Worker:
         self._channel.say("draining")
         self._answer_with_close()
         await self._wait_for_clients(draining)
-        cut = sum(_in_flight(p) for p in self._http())
+        cut = sum(_in_flight(p) or p.transport.get_write_buffer_size() > 0 for p in self._http())
         if self._tick is not None:
             self._tick.cancel()
         await self._lifespan.shut_down_by(draining.deadline)
+        self._pulse.stop()
         self._channel.say(
             "drained", requests=self._state.total_requests, closed=self._closed, websockets=self._websockets, cut=cut
         )

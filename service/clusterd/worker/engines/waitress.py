@@ -20,9 +20,12 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from .. import leaving
+from ..board import Figures
 from ..channel import Channel, Drain, Draining, Order, Serve
 from ..trust import believing, everybody
 from . import require, wsgi
+from .pulse import Pulse, Threads
 
 if TYPE_CHECKING:
     from ..boot import Boot, Http
@@ -61,26 +64,23 @@ def prepare(app: Any, boot: Boot) -> Waitress:
         settings["max_request_body_size"] = http.max_body_size
     if not http.server_header:
         settings["ident"] = ""
-    return Waitress(f"waitress {version}", app, settings, http, boot.health_path, float(keep_alive))
+    return Waitress(f"waitress {version}", app, settings, boot, float(keep_alive))
 
 
 class Waitress:
-    def __init__(
-        self, name: str, app: Any, settings: dict[str, Any], http: Http, health_path: str | None, keep_alive: float
-    ) -> None:
+    def __init__(self, name: str, app: Any, settings: dict[str, Any], boot: Boot, keep_alive: float) -> None:
         self.name = name
         self._app = app
         self._settings = settings
-        self._http = http
-        self._health_path = health_path
+        self._boot = boot
         self._keep_alive = keep_alive
 
     def run(self, listeners: list[socket.socket], channel: Channel) -> int:
         began = time.monotonic()
-        if self._health_path is not None:
-            channel.awaits(f"GET {self._health_path}")
-            wsgi.check_health(self._app, self._health_path)
-        worker = _Worker(self._app, self._settings, self._http, listeners, channel, self._keep_alive)
+        if (path := self._boot.health_path) is not None:
+            channel.awaits(f"GET {path}")
+            wsgi.check_health(self._app, path)
+        worker = _Worker(self._app, self._settings, self._boot, listeners, channel, self._keep_alive)
         channel.say("ready", seconds=round(time.monotonic() - began, 6))
         return worker.main()
 
@@ -92,7 +92,7 @@ class _Worker:
         self,
         app: Any,
         settings: dict[str, Any],
-        http: Http,
+        boot: Boot,
         listeners: list[socket.socket],
         channel: Channel,
         keep_alive: float,
@@ -100,14 +100,17 @@ class _Worker:
         self._asyncore: Any = importlib.import_module("waitress.wasyncore")
         self._channel = channel
         self._keep_alive = keep_alive
-        self._limit = http.max_connections or _CONNECTIONS
+        self._limit = boot.http.max_connections or _CONNECTIONS
         self._serve = False
         self._draining: Draining | None = None
         self._map: dict[int, Any] = {}
         self._closed = 0
         self._listeners = listeners
         self._servers: list[Any] = []
-        self._open = _opener(app, settings, http, self._map)
+        self._threads = Threads(settings["threads"])
+        self._open = _opener(self._threads.counted(app), settings, boot.http, self._map)
+        self._pulse = Pulse(boot, channel, self._figures)
+        self._pause = 0.0
         self._watch = select.epoll()
         """The master's channel, and the signals."""
         self._reader = _Reader(self._on_watched)
@@ -130,6 +133,7 @@ class _Worker:
                 server.adj.connection_limit = self._limit + len(self._map)  # waitress counts all that is in the map
                 server.accept_connections()
             channel.say("serving")
+        self._beat()
         while self._draining is None:
             self._reader.look(False)
             threading.Thread(target=self._wait_for_orders, daemon=True).start()
@@ -137,17 +141,16 @@ class _Worker:
         self._finish(self._draining)
         return 0
 
-    def _finish(self, draining: Draining) -> None:
+    def _finish(self, until: Draining) -> None:
         self._stop_accepting()
         self._channel.say("draining")
         _answer_with_close()
-        while self._connections() and (now := time.monotonic()) < draining.deadline:
-            if draining.idle_may_close(now):
-                self._close_idle(draining.fresh_may_close(now))
-            self._turn(min(_TICK, draining.deadline - now), 1)
-        cut = sum(_in_flight(c) for c in self._connections())
-        # Nobody counts requests: that would be something of ours in each.
-        self._channel.say("drained", requests=None, closed=self._closed, websockets=0, cut=cut)
+        while self._connections() and (now := time.monotonic()) < until.deadline:
+            if until.idle_may_close(now):
+                self._close_idle(until.fresh_may_close(now))
+            self._turn(min(_TICK, until.deadline - now), 1)
+        cut = sum(_in_flight(c) or c.request is not None for c in self._connections())  # an upload is one's `request`
+        self._channel.say("drained", requests=self._threads.requests, closed=self._closed, websockets=0, cut=cut)
 
     def _turn(self, timeout: float, count: int | None) -> None:
         """`count` turns of waitress's own loop, or as many as it takes; an order ends it."""
@@ -156,6 +159,12 @@ class _Worker:
 
     def _connections(self) -> list[Any]:
         return [channel for server in self._servers for channel in list(server.active_channels.values())]
+
+    def _beat(self) -> None:
+        self._pause = self._pulse.beat()
+
+    def _figures(self) -> Figures | None:
+        return self._threads.figures(len(self._connections()))
 
     # drain
 
@@ -182,8 +191,12 @@ class _Worker:
     # orders
 
     def _wait_for_orders(self) -> None:
-        """In a thread, asleep until there is one: then the loop is to look, and is woken as its own threads do it."""
-        self._watch.poll()
+        """In a thread, asleep until there is one: then the loop is to look, and is woken as its own threads do it.
+
+        In the same way it is asked for a sign of life: one that does not turn gives none.
+        """
+        while not self._watch.poll(self._pause):
+            self._servers[0].trigger.pull_trigger(self._beat)
         self._reader.look(True)
         self._servers[0].pull_trigger()
 
@@ -212,6 +225,7 @@ class _Worker:
                 self._serve = True
             elif self._draining is None:
                 self._draining = Draining(order, time.monotonic())
+                leaving.begin()
             else:
                 self._draining.hasten(order, time.monotonic())
 

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
+from ... import worker
 from ..refusal import Refusal, describe, text_of
 
 
@@ -16,6 +17,7 @@ def get(app: Any, path: str) -> int:
         "REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": path, "QUERY_STRING": query, "HTTP_HOST": "localhost",
         "HTTP_USER_AGENT": "clusterd", "REMOTE_ADDR": "127.0.0.1", "SERVER_NAME": "localhost", "SERVER_PORT": "80",
         "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.errors": sys.stderr, "wsgi.multithread": True, "wsgi.multiprocess": True,
+        "clusterd.worker": worker,
     }  # fmt: skip
     setup_testing_defaults(environ)
     status = ""

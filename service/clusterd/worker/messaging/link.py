@@ -11,8 +11,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from ..frames import Frames, decode
-from ..wire import LIMIT, WireError
+from ..frames import PASSED, Frames, decode
+from ..wire import WireError
 from .errors import MessageError
 
 MAX_WAITING = 32 << 20
@@ -92,7 +92,7 @@ class Link:
                 self._out[0] = self._out[0][sent:]
 
     def _run(self) -> None:
-        frames = Frames(2 * LIMIT)
+        frames = Frames(PASSED)
         poller = select.poll()
         poller.register(self._wake, select.POLLIN)
         with contextlib.suppress(OSError, WireError):

@@ -23,6 +23,7 @@ from ...refusal import Refusal
 from .. import require, require_module
 from ..accepted import is_idle
 from ..orders import Orders
+from ..pulse import LoopPulse
 from .application import Application, Asgi, Wsgi
 from .servers import Servers
 
@@ -107,6 +108,7 @@ class _Worker:
         orders = Orders(self._channel, self._boot.http.keep_alive)
         began = time.monotonic()
         await self._application.start(self._channel.awaits)
+        pulse = LoopPulse(self._boot, self._channel, self._application.figures)
         self._channel.say("ready", seconds=round(time.monotonic() - began, 6))
         if await orders.serve():
             self._servers = Servers(
@@ -123,10 +125,9 @@ class _Worker:
             await self._wait_for_clients(self._servers, draining)
             cut = len(self._servers.accepted.fds())
         await self._application.stop(draining.deadline)
-        # Nobody counts requests: that would be something of ours in each.
-        self._channel.say(
-            "drained", requests=None, closed=self._closed, websockets=self._application.websockets, cut=cut
-        )
+        pulse.stop()
+        requests, websockets = self._application.requests, self._application.websockets
+        self._channel.say("drained", requests=requests, closed=self._closed, websockets=websockets, cut=cut)
         orders.close()
         return 0
 

@@ -9,9 +9,12 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ...board import Figures
 from ...refusal import Refusal
 from ...trust import believing
 from .. import asgi, wsgi
+from ..pulse import Count, Threads
+from .servers import THREADS
 
 if TYPE_CHECKING:
     from ...boot import Boot
@@ -47,6 +50,15 @@ class Application:
     def busy(self) -> bool:
         return False
 
+    def figures(self) -> Figures | None:
+        """What it does now; None when it does not get on with it."""
+        raise NotImplementedError
+
+    @property
+    def requests(self) -> int:
+        """Begun so far."""
+        raise NotImplementedError
+
     def _behind_proxies(self, app: Any) -> Any:
         trusted = self._http.forwarded_allow_ips
         if not trusted:
@@ -76,12 +88,24 @@ def _believed(base: Any, trusted: tuple[str, ...]) -> Any:
 class Wsgi(Application):
     interface = "wsgi"
 
+    def __init__(self, app: Any, boot: Boot) -> None:
+        super().__init__(app, boot)
+        self._threads = Threads(boot.http.threads or THREADS)
+
+    def figures(self) -> Figures | None:
+        # Its connections are granian's own: to find them takes a look at every descriptor.
+        return self._threads.figures(None)
+
+    @property
+    def requests(self) -> int:
+        return self._threads.requests
+
     async def start(self, awaits: Callable[[str], None]) -> None:
         if self._health_path is not None:
             awaits(f"GET {self._health_path}")
             wsgi.check_health(self._app, self._health_path)
         module: Any = importlib.import_module("granian.wsgi")
-        app = _below(self._http.root_path, self._behind_proxies(self._app))
+        app = _below(self._http.root_path, self._behind_proxies(self._threads.counted(self._app)))
         self._schedule(module._callback_wrapper(app, {}, self._log_format))
 
     def answer_with_close(self) -> None:
@@ -114,6 +138,17 @@ def _below(root_path: str, app: Any) -> Any:
 class Asgi(Application):
     interface = "asgi"
 
+    def __init__(self, app: Any, boot: Boot) -> None:
+        super().__init__(app, boot)
+        self._begun = Count()
+
+    def figures(self) -> Figures:
+        return Figures(self._begun.value, sum(1 for _ in self._calls()), None)
+
+    @property
+    def requests(self) -> int:
+        return self._begun.value
+
     async def start(self, awaits: Callable[[str], None]) -> None:
         app = self._app
         self._lifespan = asgi.Lifespan(app, True)
@@ -129,7 +164,7 @@ class Asgi(Application):
         module: Any = importlib.import_module("granian.asgi")
         futures: Any = importlib.import_module("granian._futures")
         self._callback = module._callback_wrapper(
-            self._behind_proxies(app),
+            self._behind_proxies(_counted(app, self._begun)),
             {"url_path_prefix": self._http.root_path},
             self._lifespan.state,
             self._log_format,
@@ -181,6 +216,17 @@ class Asgi(Application):
             frame = getattr(task.get_coro(), "cr_frame", None)
             if frame is not None and frame.f_code is self._code:
                 yield frame.f_locals["watcher"]
+
+
+def _counted(app: Any, begun: Count) -> Any:
+    """`app`, of which each call is counted: all that is ours on the way of a request."""
+    count = begun.next
+
+    def counted(scope: Any, receive: Any, send: Any) -> Any:
+        count()
+        return app(scope, receive, send)
+
+    return counted
 
 
 async def _restart(proto: Any) -> None:

@@ -22,7 +22,7 @@ _BACKLOG = 4096
 _CONNECTIONS = 4096
 """Connections without `max-connections`; granian's own default is a quarter of that, shared by its workers."""
 
-_THREADS = 4
+THREADS = 4
 """Threads that run WSGI requests, as waitress has. Each that is busy costs the others: a small answer took half as much
 CPU again with 16, as they hand the interpreter's lock around; granian's own default is hundreds."""
 
@@ -100,7 +100,7 @@ def _settings(interface: str, boot: Boot) -> dict[str, Any]:
     two = http_module.HTTP2Settings()
     if http.max_header_size is not None:
         one.max_buffer_size = two.max_headers_size = http.max_header_size
-    threads = http.threads or _THREADS
+    threads = http.threads or THREADS
     return {
         "threads": 1,
         "blocking_threads": 512,  # tokio's own, for files; they are started when needed
