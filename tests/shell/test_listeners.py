@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import socket
@@ -16,7 +17,7 @@ import pytest
 
 from clusterd.balance.program import program
 from clusterd.shell import listeners, procnet, reuseport, sockdiag
-from clusterd.shell.listeners import ListenError, Slots, from_fds, from_store, open_for_run
+from clusterd.shell.listeners import ListenError, Slots, from_fds, from_store, open_for_run, opened_by
 from tests.shell.waiting import Spawn, line, queue_length
 
 
@@ -205,6 +206,33 @@ def test_new_sockets_join_after_the_stored(four: Slots) -> None:
     assert from_fds(given).groups[0].fds == group.fds
 
 
+def test_only_what_systemd_opened(four: Slots) -> None:
+    """Of what the fd store has, only listening sockets of whoever opens the unit's are taken; all else is closed."""
+    fds = four.groups[0].fds
+    given = {fds[0]: "slot.0.0", fds[1]: "slot.0.1", fds[2]: "x.socket"}
+    idle, memory = socket.socket().detach(), os.memfd_create("x")
+    kept, wrong = opened_by(os.geteuid(), {**given, idle: "slot.0.3", memory: "slot.0.0"})
+    assert kept == given and wrong == {"slot.0.3", "slot.0.0"}
+    for fd in (idle, memory):
+        with pytest.raises(OSError):
+            os.fstat(fd)
+    other = {os.dup(fd): name for fd, name in given.items()}
+    assert opened_by(os.geteuid() + 1, other) == ({}, set(given.values()))
+
+
+@pytest.mark.parametrize("names", [("slot.0.1", "slot.0.1"), ("slot.0.0", "slot.0.1")])
+def test_names_that_contradict_each_other(four: Slots, names: tuple[str, str]) -> None:
+    """A name for two sockets, or a socket with two names: no name counts, and no socket is lost."""
+    fds = four.groups[0].fds
+    again = os.dup(fds[0])
+    given = {**dict.fromkeys(fds, "x.socket"), fds[1]: names[0], again: names[1]}
+    if names[0] != names[1]:
+        given[fds[0]] = "slot.0.2"
+    kept, wrong = opened_by(os.geteuid(), given)
+    assert wrong >= set(names) and set(kept.values()) == {""}
+    assert from_fds(kept).groups[0].fds == fds
+
+
 def test_nothing_and_nonsense() -> None:
     """No sockets, or only what does not listen, is an error that says what to do."""
     with pytest.raises(ListenError, match="clusterd start NAME"):
@@ -351,6 +379,46 @@ def test_reattaching_loses_nothing(four: Slots) -> None:
     assert sum(accepted(fd) for fd in fds) == 300
     for client in clients:
         client.close()
+
+
+SO_ATTACH_FILTER = 26
+DROP = ctypes.create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 0))
+"""A filter of one instruction: let no packet through."""
+
+
+def refuses_filter(fd: int) -> bool:
+    with listeners.borrowed(fd) as sock:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(DROP)))
+        except PermissionError:
+            return True
+    return False
+
+
+def test_locked_slots_take_no_program(four: Slots) -> None:
+    """Whoever holds a slot but the first can neither steer by it nor filter it, and cannot unlock it either; the first
+    steers on. A second master that locks them again does no harm."""
+    four.lock()
+    four.lock()
+    fds = four.groups[0].fds
+    for fd in fds[1:]:
+        with pytest.raises(PermissionError):
+            reuseport.attach(fd, program("random", [0]))
+        with pytest.raises(PermissionError), listeners.borrowed(fd) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, 44, 0)
+        assert refuses_filter(fd)
+    reuseport.attach(fds[0], program("random", [3]))
+    clients = connect(four, 20)
+    assert [accepted(fd) for fd in fds] == [0, 0, 0, 20]
+    for client in clients:
+        client.close()
+
+
+def test_what_is_never_steered_is_locked_whole(opened: Opened, tmp_path: Path) -> None:
+    """A UNIX socket has no program, so that its only slot needs none of us to put one there."""
+    opened.append(open_for_run([Address("unix", "", 0, str(tmp_path / "app.sock"))], 4))
+    opened[0].lock()
+    assert refuses_filter(opened[0].groups[0].fds[0])
 
 
 def test_largest_program(four: Slots) -> None:

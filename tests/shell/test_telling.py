@@ -45,11 +45,12 @@ def test_messages_to_systemd(systemd: socket.socket) -> None:
     n.stopping()
     n.watchdog()
     n.main_pid(4711)
-    got = [systemd.recv(8192).decode() for _ in range(5)]
+    n.extend(1.5)
+    got = [systemd.recv(8192).decode() for _ in range(6)]
     closed(n)
     assert got[0] == "READY=1\nSTATUS=4/4 Arbeiter für «hello», generation 3"
     assert got[1] == "STATUS=" + "x" * 1000
-    assert got[2:] == ["STOPPING=1", "WATCHDOG=1", "MAINPID=4711"]
+    assert got[2:] == ["STOPPING=1", "WATCHDOG=1", "MAINPID=4711", "EXTEND_TIMEOUT_USEC=1500000"]
 
 
 def test_fd_store(systemd: socket.socket) -> None:

@@ -15,7 +15,7 @@ import pytest
 from clusterd.balance.program import program
 from clusterd.shell import reuseport
 from clusterd.shell.listeners import Slots, open_for_run
-from clusterd.usher import answer, parse
+from clusterd.usher import answer, may_be_http, parse
 from clusterd.worker.wire import Closed, Wire
 from tests.shell.test_listeners import Address
 from tests.shell.waiting import PATIENCE, Spawn, queue_length, readable, until
@@ -216,6 +216,26 @@ def test_refuses_what_is_not_http(slots: Slots, usher: Usher) -> None:
     with client(slots) as sock:
         sock.sendall(b"hello")
         assert rest(sock) == b""
+
+
+@pytest.mark.parametrize("said", [b"\x16\x03\x01\x02\x00\x01", b"*1\r\n$4\r\nPING\r\n", b"hello\r\n"])
+def test_hangs_up_on_what_is_not_http(slots: Slots, usher: Usher, said: bytes) -> None:
+    """Who begins with what no request of HTTP begins with gets no answer that he could not read."""
+    usher.task("refuse", list(slots.groups[0].fds))
+    with client(slots) as sock:
+        sock.sendall(said)
+        try:
+            assert rest(sock) == b""
+        except ConnectionResetError:
+            pass  # there was more that it had not read
+
+
+def test_what_may_be_http() -> None:
+    """However little of a request has come, and nothing else."""
+    for length in range(len(REQUEST) + 1):
+        assert may_be_http(REQUEST[:length])
+    for head in (b"get / HTTP/1.1", b" GET / ", b"\r\n", b"A" * 30, b"GET\t/"):
+        assert not may_be_http(head)
 
 
 def test_head_has_no_body() -> None:

@@ -61,12 +61,12 @@ class Cgroups:
         if found is None:
             return None
         try:
-            found.mkdir(exist_ok=True)
+            os.makedirs(found, exist_ok=True)
         except OSError as e:
             self.why = f"sub-cgroup '{found}' could not be made: {e.strerror}"
             return None
         self._late.discard(name)
-        return str(found)
+        return found
 
     def enter(self, name: str) -> bool:
         """Move this process into sub-cgroup `name`: no controller can be enabled while the unit's own has a process."""
@@ -74,7 +74,7 @@ class Cgroups:
         if path is None:
             return False
         try:
-            Path(path, "cgroup.procs").write_text("0", encoding="ascii")
+            _write(f"{path}/cgroup.procs", "0")
         except OSError as e:
             self.why = f"sub-cgroup '{path}' could not be entered: {e.strerror}"
             return False
@@ -100,16 +100,16 @@ class Cgroups:
         found: list[int] = []
         for directory in self._tree(name):
             with contextlib.suppress(OSError):
-                found += [int(line) for line in (directory / "cgroup.procs").read_text(encoding="ascii").split()]
+                found += [int(line) for line in _read(f"{directory}/cgroup.procs").split()]
         return found
 
     def kill(self, name: str) -> bool:
         """SIGKILL everything in sub-cgroup `name`; False when there is no such sub-cgroup."""
         found = self._at(name)
-        if found is None or not found.is_dir():
+        if found is None or not os.path.isdir(found):
             return False
         try:
-            (found / "cgroup.kill").write_text("1", encoding="ascii")
+            _write(f"{found}/cgroup.kill", "1")
         except OSError:
             # Older than 5.14. Signalling one by one races with forks, so a few passes; 0 is a process not visible here.
             for _ in range(5):
@@ -128,7 +128,7 @@ class Cgroups:
         """
         for directory in self._tree(name):
             try:
-                directory.rmdir()
+                os.rmdir(directory)
             except FileNotFoundError:
                 continue
             except OSError:
@@ -156,22 +156,48 @@ class Cgroups:
         if found is None:
             return None
         try:
-            lines = (found / "memory.events").read_text(encoding="ascii").splitlines()
+            lines = _read(f"{found}/memory.events").splitlines()
         except OSError:
             return None
         return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
 
-    def _at(self, name: str) -> Path | None:
+    def memory(self, name: str) -> int | None:
+        """Bytes that sub-cgroup `name` takes, without files that can be read again; None without the controller."""
+        found = self._at(name)
+        if found is None:
+            return None
+        try:
+            current = int(_read(f"{found}/memory.current"))
+            lines = _read(f"{found}/memory.stat").splitlines()
+        except (OSError, ValueError):
+            return None
+        cached = next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
+        return max(0, current - cached)
+
+    def _at(self, name: str) -> str | None:
         if not _NAME.fullmatch(name):
             raise ValueError(f"'{name}' is no sub-cgroup of ours: expected lower-case letters, digits and dashes")
-        return self.directory / name if self.directory is not None else None
+        return f"{self.directory}/{name}" if self.directory is not None else None
 
-    def _tree(self, name: str) -> list[Path]:
+    def _tree(self, name: str) -> list[str]:
         """Sub-cgroup `name` and what is below, deepest first (the order rmdir wants)."""
         found = self._at(name)
-        if found is None or not found.is_dir():
+        if found is None or not os.path.isdir(found):
             return []
-        return [Path(path) for path, _, _ in os.walk(found, topdown=False)]
+        return [path for path, _, _ in os.walk(found, topdown=False)]
+
+
+# No pathlib for what has a worker's number in it: it interns each part of a path, and numbers are always new ones.
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii") as f:
+        return f.read()
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as f:
+        f.write(text)
 
 
 def _marked(directory: Path) -> bool:

@@ -33,14 +33,16 @@ METHODS: dict[str, Method] = {
     "Changes": Method(Rights.CHANGE, ("profile",)),
     "Reload": Method(Rights.CHANGE, ("environment", "overlay", "tls")),
     "Rollback": Method(Rights.CHANGE),
+    "Scale": Method(Rights.CHANGE, ("workers",)),
     "Send": Method(Rights.CHANGE, ("topic", "data", "worker")),
     "Listen": Method(Rights.CHANGE, ("topic",)),
     "Run": Method(Rights.CHANGE, ("task", "join")),
     "Stop": Method(Rights.CHANGE),
+    "Upgrade": Method(Rights.CHANGE),
     "Try": Method(Rights.CHANGE, ("environment", "overlay", "tls", "profile")),
 }
 
-TEXTS = frozenset({"profile", "topic", "data", "worker", "task", "join"})
+TEXTS = frozenset({"profile", "topic", "data", "worker", "task", "join", "workers"})
 """Parameters that are a string."""
 
 ERRORS = ("Refused", "Returned", "Superseded", "Invalid", "RestartNeeded", "NotAllowed", "Stopping", "Busy", "NoTask")
@@ -56,7 +58,16 @@ type Worker (
   generation: int,
   state: (starting, ready, spare, serving, draining),
   pid: ?int,
-  age: float
+  age: float,
+  requests: ?int,
+  in_flight: ?int,
+  connections: ?int,
+  beat: ?float,
+  memory: int,
+  cpu: float,
+  restarts: int,
+  last_end: ?string,
+  last_end_at: ?float
 )
 
 type Generation (
@@ -204,6 +215,10 @@ method Reload(environment: ?[string]string, overlay: ?[string]string, tls: ?[str
 # Brings back the generation before, from memory.
 method Rollback() -> (progress: ?Progress, receipt: ?Receipt)
 
+# Has so many `workers`: "4", "+1", "-2", or "file" for as many as the file says. Answered when so many serve; or, with
+# the `problem`, when they cannot yet.
+method Scale(workers: string) -> (workers: int, serving: int, problem: ?string)
+
 # Boots and checks the code now on disk without giving it a request, then drops it. `tls` is as for Reload,
 # `profile` as for Changes.
 method Try(environment: ?[string]string, overlay: ?[string]string, tls: ?[string]string, profile: ?string)
@@ -222,6 +237,10 @@ method Listen(topic: string) -> (message: ?Said, lost: ?int)
 # whether it is another's run. Where another host runs it the outcome is "elsewhere", and nothing is run.
 method Run(task: string, join: ?string) ->
   (run: int, joined: ?bool, outcome: ?(done, failed, stopped, elsewhere), result: ?string, reason: ?string)
+
+# Makes room for a master of the files now on disk, once no rollout is under way: the connection is closed as it
+# leaves. Refused when that one could not take over.
+method Upgrade() -> ()
 
 # Drains everything and leaves. With "more" the first reply comes at once; the service is gone when the keeper is.
 method Stop() -> (keeper: int)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from clusterd.shell import procnet
-from clusterd.shell.reuseport import grouped
+from clusterd.shell.reuseport import grouped, lock
 from clusterd.shell.sockets import borrowed
 
 BACKLOG = 4096
@@ -88,6 +88,12 @@ class Slots:
     def inodes(self) -> frozenset[int]:
         return frozenset(os.fstat(fd).st_ino for group in self.groups for fd in group.fds)
 
+    def lock(self) -> None:
+        """Keep workers from steering or filtering by their slots; by the first of a group the master steers."""
+        for group in self.groups:
+            for fd in group.fds[1:] if grouped(group.fds[0]) else group.fds:
+                lock(fd)
+
     def strangers(self) -> list[str]:
         """One line for each listener of somebody else that takes connections meant for ours."""
         own = self.inodes()
@@ -144,6 +150,24 @@ def given(*, unset_environment: bool = True) -> dict[int, str]:
     from systemd import daemon
 
     return dict(daemon.listen_fds_with_names(unset_environment))
+
+
+def opened_by(uid: int, given: Mapping[int, str]) -> tuple[dict[int, str], set[str]]:
+    """Of {fd: name}, the listening sockets that `uid` has opened; and the names of what else the fd store has.
+
+    Every process of a unit may store descriptors for its next start, an application that was taken over too; but no
+    socket of another user's, beyond those it was given. What is not systemd's is closed. Names by which one socket
+    would be two slots, or two one, are taken from all of them: the unit's order is then theirs.
+    """
+    kept = {fd: name for fd, name in given.items() if _listening(fd) and os.fstat(fd).st_uid == uid}
+    wrong = {given[fd] for fd in given if fd not in kept}
+    for fd in given.keys() - kept.keys():
+        os.close(fd)
+    slots = {(name, os.fstat(fd).st_ino) for fd, name in kept.items() if NAME.fullmatch(name)}
+    if len({name for name, _ in slots}) < len(slots) or len({inode for _, inode in slots}) < len(slots):
+        wrong |= {name for name, _ in slots}
+        kept = dict.fromkeys(kept, "")
+    return kept, wrong
 
 
 def from_fds(given: Mapping[int, str]) -> Slots:

@@ -83,6 +83,30 @@ WORKER_REPLACED = Message(
     "Worker @CLUSTERD_WORKER@ of @CLUSTERD_APP@ took over slot @CLUSTERD_SLOT@",
     "A worker that had died was replaced: worker @CLUSTERD_WORKER@ serves slot @CLUSTERD_SLOT@ now.",
 )
+WORKER_SPENT = Message(
+    "6a22e5fc09ab4a37a8417c92f6c9cc63",
+    Priority.INFO,
+    "Worker @CLUSTERD_WORKER@ of @CLUSTERD_APP@ is recycled",
+    "Worker @CLUSTERD_WORKER@ (slot @CLUSTERD_SLOT@, generation @CLUSTERD_GENERATION@) has reached a bound of "
+    "[recycle]. Another worker is started for its slot; it serves on until that one does, then drains and leaves.",
+)
+WORKER_HUNG = Message(
+    "8859f8de0c3b481ba68071d6db880a05",
+    Priority.ERROR,
+    "Worker @CLUSTERD_WORKER@ of @CLUSTERD_APP@ hangs",
+    "Worker @CLUSTERD_WORKER@ (slot @CLUSTERD_SLOT@, generation @CLUSTERD_GENERATION@) has given no sign of life for "
+    "[health] watchdog. Another worker is started for its slot, and takes the connections that wait there; new ones go "
+    "elsewhere meanwhile. Where it stood is in the journal under the identifier @CLUSTERD_APP@/@CLUSTERD_SLOT@. If it "
+    "comes to itself within as long again it finishes what it has and leaves; otherwise it is killed. What blocks an "
+    "event loop belongs into a thread (asyncio.to_thread); work that takes long belongs into a task.",
+)
+SCALED = Message(
+    "ce0e4ef514f94d6fa88b3047fd233654",
+    Priority.NOTICE,
+    "The number of workers of @CLUSTERD_APP@ was changed",
+    "Somebody asked for another number of workers ('clusterd scale', or SIGTTIN and SIGTTOU). It holds until the "
+    "service stops, or a reload finds another number in the file.",
+)
 RELOAD_BEGUN = Message(
     "e49eb21e360c43faa39bc40930cdb0ea",
     Priority.NOTICE,
@@ -268,8 +292,16 @@ MASTER_LEFT = Message(
     "7c0b7da9d49c4acea81c009ea93e3d54",
     Priority.NOTICE,
     "The master of @CLUSTERD_APP@ makes room for another",
-    "The master was told to leave (SIGUSR1), as an upgrade of the package does. The workers serve on, and the next "
-    "master, from the files now on disk, takes them over.",
+    "The master was told to leave ('clusterd upgrade', SIGUSR1), as an upgrade of the package does. The workers serve "
+    "on, and the next master, from the files now on disk, takes them over.",
+)
+UPGRADE_REFUSED = Message(
+    "ba0b00f3f4264315bce46703d3916101",
+    Priority.ERROR,
+    "The clusterd now installed cannot take over @CLUSTERD_APP@",
+    "The master was told to make room for one of the files now on disk. These were tried first, and failed: the "
+    "package may be half installed, or of a version that does not know what this master has written down. The master "
+    "that runs stays, and serves on. Repair the installation ('dpkg --audit'), then 'clusterd upgrade @CLUSTERD_APP@'.",
 )
 MASTER_TOOK_OVER = Message(
     "5e981d60571047ffb67c59bfe2a0cc58",
@@ -337,6 +369,15 @@ STEERING_FAILED = Message(
     "The kernel does not steer the connections of @CLUSTERD_APP@",
     "The kernel took no program for the sockets of an address. It spreads new connections over all slots itself; "
     "those that no worker serves are passed on by the usher.",
+)
+STORE_CLEARED = Message(
+    "c4d356b026594fe78001fc26bd462672",
+    Priority.WARNING,
+    "Somebody else's descriptors were in the fd store of @CLUSTERD_APP@",
+    "systemd keeps the sockets of @CLUSTERD_APP@ from one start to the next, and takes descriptors for that from every "
+    "process of the unit. Some were not sockets that systemd has opened, or had names that contradict each other; "
+    "clusterd has thrown them away. A program of the application that stores descriptors does this (FDSTORE=1), "
+    "or somebody who has taken over a worker: if no program of yours does, look into it.",
 )
 SLOTS_MISSING = Message(
     "53f99a8da10a4ceb8bad323129c4e25f",

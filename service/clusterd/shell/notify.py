@@ -40,6 +40,10 @@ class Notifier:
     def watchdog(self) -> None:
         self._send("WATCHDOG=1")
 
+    def extend(self, seconds: float) -> None:
+        """A start, reload or stop goes on: systemd's own time-out for it ends `seconds` from now at the earliest."""
+        self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+
     def main_pid(self, pid: int) -> None:
         """Name the unit's main process: the one that gets SIGTERM at stop."""
         self._send(f"MAINPID={pid}")

@@ -8,6 +8,20 @@ import socket
 from collections.abc import Iterable
 from types import FrameType
 
+ORDERS = frozenset(
+    {
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGHUP,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+    }
+)
+"""What an instance may be told by a signal. The keeper passes them on to the master, which is started with them blocked
+and unblocks them when it can take them."""
+
 
 class Signals:
     """Turns `wanted` signals into bytes on a socket pair. Only in the main thread, one at a time in a process.
