@@ -16,8 +16,8 @@ channel of what is said:
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import json
 import os
 import random
 import secrets
@@ -25,14 +25,14 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from clusterd.bus.mirror import Action, Mirror, Restore, Retain, Synced, Write
 from clusterd.bus.retained import MAX_KEYS, MAX_TOTAL
 from clusterd.worker import topics
-from clusterd.worker.caching.place import Unknown, redacted, resolve
-from clusterd.worker.frames import Frames, decode, encode, parse, text
+from clusterd.worker.caching.place import NO_GROUP, Unknown, redacted, resolve
+from clusterd.worker.frames import PASSED, Frames, decode, encode, parse, text
 from clusterd.worker.wire import LIMIT, WireError
 
 PIECE = 1 << 16
@@ -58,7 +58,6 @@ if held and held ~= ARGV[1] then return held end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return ARGV[1]
 """
-_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
 _READ = """
 local count = redis.call('HLEN', KEYS[1])
 if count > tonumber(ARGV[2]) then return redis.error_reply('it has ' .. count .. ' keys in ' .. KEYS[1]) end
@@ -78,41 +77,45 @@ class Remote:
 
     def __init__(self, url: str, application: str) -> None:
         """Blocks for a few TIMEOUTs at most. `values`: all that it has now; `next` gives everything newer."""
-        self._errors: tuple[type[BaseException], ...] = (OSError,)
         try:
             importlib.invalidate_caches()
-            self._redis: Any = importlib.import_module("redis")
+            self._adapter: Any = importlib.import_module("clusterd.worker.caching.redis")
         except ImportError:
             raise Away("the daemon's Python has no package redis: apt install python3-redis") from None
-        self._errors = (OSError, self._redis.RedisError)
+        self._errors = (OSError, self._adapter.redis.RedisError)
         self._name, self._lease = (f"clusterd:{{{application}}}:{kind}" for kind in ("bus", "lease"))
         self._by, self._marked, self._mark = secrets.token_hex(8), False, secrets.token_hex(8)
-        self.values = self._connect(url)
-
-    def _connect(self, url: str) -> Mapping[str, str]:
-        backoff, retry = (importlib.import_module(f"redis.{name}") for name in ("backoff", "retry"))
-        # Never by itself: what was said in between would be missed, and nobody would know.
-        options: dict[str, Any] = {"socket_timeout": TIMEOUT, "retry": retry.Retry(backoff.NoBackoff(), 0)}
-        if not url.startswith("unix:"):
-            alive = {getattr(socket, name): value for name, value in ALIVE.items()}
-            options |= {"socket_connect_timeout": CONNECT, "socket_keepalive": True, "socket_keepalive_options": alive}
         try:
-            self._client = self._redis.Redis.from_url(url, **options)
-            self._heard = self._client.pubsub()
-            self._heard.subscribe(self._name)
-            # On another connection: the reading must come after the Redis has begun to tell us what is newer.
-            end = time.monotonic() + TIMEOUT
-            while (said := self._heard.get_message(timeout=TIMEOUT)) is None or said["type"] != "subscribe":
-                if time.monotonic() > end:
-                    raise Away("it does not answer")
-            mark = text({"by": self._by, "mark": self._mark})
-            found = iter(self._client.eval(_READ, 2, self._name, f"{self._name}:trial", mark, str(MOST_KEYS)))
+            with self._asked():
+                found = self._connect(url)
         except (ValueError, TypeError):
             raise Away("the URL is not one of a Redis") from None
+        pairs = ((_text(key), _text(value)) for key, value in zip(found[::2], found[1::2], strict=True))
+        self.values = {key: raw for key, raw in pairs if _is_json(raw) and _is_value(key, raw)}
+
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[None]:
+        try:
+            yield
         except self._errors as e:
             raise Away(_why(e)) from None
-        pairs = ((_text(key), _text(value)) for key, value in zip(found, found, strict=True))
-        return {key: raw for key, raw in pairs if _is_value(key, raw)}
+
+    def _connect(self, url: str) -> list[bytes]:
+        """Keys and values in turn. Not tried twice by itself: what was said in between would be missed."""
+        alive = {getattr(socket, name): value for name, value in ALIVE.items()}
+        tcp = {"socket_keepalive": True, "socket_keepalive_options": alive}
+        options = self._adapter.options(url, CONNECT, TIMEOUT, **tcp)
+        self._client = self._adapter.redis.Redis.from_url(url, **options)
+        self._heard = self._client.pubsub()
+        self._heard.subscribe(self._name)
+        # On another connection: the reading must come after the Redis has begun to tell us what is newer.
+        end = time.monotonic() + TIMEOUT
+        while (said := self._heard.get_message(timeout=TIMEOUT)) is None or said["type"] != "subscribe":
+            if time.monotonic() > end:
+                raise Away("it does not answer")
+        mark = text({"by": self._by, "mark": self._mark})
+        found: list[bytes] = self._client.eval(_READ, 2, self._name, f"{self._name}:trial", mark, str(MOST_KEYS))
+        return found
 
     def fileno(self) -> int:
         number: int = self._heard.connection._sock.fileno()
@@ -120,7 +123,7 @@ class Remote:
 
     def say(self, broadcasts: Sequence[Mapping[str, Any]], values: Iterable[Write | Restore]) -> None:
         """All at once."""
-        try:
+        with self._asked():
             pipe = self._client.pipeline(transaction=False)
             for broadcast in broadcasts:
                 pipe.publish(self._name, text({"by": self._by, **broadcast}))
@@ -129,33 +132,25 @@ class Remote:
                 told = f'{{"by":{text(by)},"key":{text(value.key)},"value":{value.raw}}}'
                 pipe.eval(script, 1, self._name, value.key, value.raw, told)
             pipe.execute()
-        except self._errors as e:
-            raise Away(_why(e)) from None
 
     def lease(self, holder: str) -> str:
         """Take the lease on the tasks, or renew it; returns who holds it now."""
-        try:
+        with self._asked():
             return _text(self._client.eval(_LEASE, 1, self._lease, holder, str(round(LEASE * 1000))))
-        except self._errors as e:
-            raise Away(_why(e)) from None
 
     def release(self, holder: str) -> None:
-        try:
-            self._client.eval(_RELEASE, 1, self._lease, holder)
-        except self._errors as e:
-            raise Away(_why(e)) from None
+        with self._asked():
+            self._client.eval(self._adapter.RELEASE, 1, self._lease, holder)
 
     def next(self) -> tuple[dict[str, Any], bool] | None:
         """A message that was said since `values`, and whether it is ours; None: nothing waits. Blocks only for
         the rest of what has begun, at most TIMEOUT where nothing of it comes."""
         while True:
-            try:
+            with self._asked():
                 if not self._heard.connection.can_read(timeout=0):
                     return None
                 # Not 0: redis-py 8 gives up the connection where the rest of a message is still on its way.
                 said = self._heard.get_message(timeout=TIMEOUT)
-            except self._errors as e:
-                raise Away(_why(e)) from None
             if said is None:
                 continue
             if said["type"] != "message" or len(said["data"]) > LIMIT + PIECE:
@@ -170,10 +165,8 @@ class Remote:
 
     def close(self) -> None:
         for each in (self._heard, self._client):
-            try:
+            with contextlib.suppress(*self._errors):
                 each.close()
-            except self._errors:
-                pass
 
 
 class Bridge:
@@ -185,9 +178,8 @@ class Bridge:
         self.place = self.url = self.application = ""
         self.problem: str | None = None
         """Why there is no Redis, as the master knows it; "" when there is; None: it knows nothing yet."""
-        self._frames = Frames(2 * LIMIT)  # who has said it is written into the longest too
+        self._frames = Frames(PASSED)
         self._out = bytearray()
-        self._poll = select.poll()
         self._listed = False
         self._holder = ""
         """Us, in the lease: another bridge of this service's is the same."""
@@ -214,13 +206,13 @@ class Bridge:
             self._write()
 
     def _wait(self) -> set[int]:
-        self._poll = select.poll()
-        self._poll.register(self.sock.fileno(), select.POLLIN | (select.POLLOUT if self._out else 0))
+        poll = select.poll()
+        poll.register(self.sock.fileno(), select.POLLIN | (select.POLLOUT if self._out else 0))
         if self.remote is not None and len(self._out) < MAX_UNREAD:
-            self._poll.register(self.remote.fileno(), select.POLLIN)
+            poll.register(self.remote.fileno(), select.POLLIN)
         due = min((due for due in (self._due, self._lease_due) if due is not None), default=None)
         timeout = None if due is None else max(0.0, due - time.monotonic()) * 1000
-        return {fd for fd, _ in self._poll.poll(timeout)}
+        return {fd for fd, _ in poll.poll(timeout)}
 
     # the master
 
@@ -322,7 +314,7 @@ class Bridge:
         for action in actions:
             match action:
                 case Retain(key, raw, number):
-                    self._say({"op": "retain", "number": number, "key": key, "value": json.loads(raw)})
+                    self._out += f'{{"op":"retain","number":{number},"key":{text(key)},"value":{raw}}}\0'.encode()
                 case Synced(key, version):
                     self._say({"op": "synced", "key": key, "version": version})
         if self.remote is not None and (writes or broadcasts):
@@ -380,24 +372,29 @@ class Bridge:
 
 def _why(error: BaseException) -> str:
     """What it says, and where the unit is what keeps us from it, the key that lets us."""
-    text = str(error)
-    if "Permission denied" in text:
-        return f"{text} (is the service in the socket's group? [sandbox] groups)"
-    if "Operation not permitted" in text:
-        return f"{text} (may the service reach that address? [sandbox] network)"
-    return text
+    said = str(error)
+    if "Permission denied" in said:
+        return said + NO_GROUP
+    if "Operation not permitted" in said:
+        return f"{said} (may the service reach that address? [sandbox] network)"
+    return said
 
 
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "replace")
 
 
-def _is_value(key: str, raw: str) -> bool:
-    """One that a master could have said: what is not would break the channel to ours, at each attempt."""
+def _is_json(raw: str) -> bool:
     try:
         parse(raw)
     except ValueError:
         return False
+    return True
+
+
+def _is_value(key: str, raw: str) -> bool:
+    """Whether this JSON is one that a master could have said: what is not would break the channel to ours, at each
+    attempt."""
     return len(raw.encode()) <= MAX_TOTAL and topics.wrong(key, "key") is None
 
 

@@ -24,15 +24,12 @@ from clusterd.shell.memory import State
 from clusterd.shell.messages import Message
 from clusterd.shell.notify import Notifier
 from clusterd.shell.poll import READ, WRITE, Poll
-from clusterd.shell.signals import Signals
+from clusterd.shell.signals import ORDERS, Signals
 from clusterd.shell.store import Store, chunks
 from clusterd.worker.wire import Wire, WireError
 
 CHANNEL = "CLUSTERD_KEEPER"
 """Environment variable of the master: the number of its descriptor for the wire to the keeper."""
-FORWARDED = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
-"""Passed on to the master, which is started with them blocked and unblocks them when it can take them."""
-
 QUICK, DELAY, MAX_DELAY = 0.2, 0.1, 5.0
 """Masters that die within QUICK seconds of their first word, from the second in a row on, are followed after a growing
 delay. Of their first word, since until then their interpreter starts: on a busy machine that alone takes longer."""
@@ -66,7 +63,7 @@ def start_successor(
     ours, theirs = socket.socketpair()
     try:
         pid, fd = process.start(
-            [*argv, "--succeed", str(theirs.fileno())], os.environ, None, [theirs.fileno()], blocked=FORWARDED
+            [*argv, "--succeed", str(theirs.fileno())], os.environ, None, [theirs.fileno()], blocked=ORDERS
         )
     except BaseException:
         ours.close()
@@ -167,7 +164,7 @@ class _Keeper:
     def run(self) -> int:
         subreaper.become()
         Cgroups.find().enter("keeper")
-        wanted = {*FORWARDED, signal.SIGCHLD}
+        wanted = {*ORDERS, signal.SIGCHLD}
         if self.foreground and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
             wanted.discard(signal.SIGHUP)  # nohup
         signals = Signals(wanted)
@@ -206,9 +203,7 @@ class _Keeper:
         env = {k: v for k, v in os.environ.items() if not k.startswith("LISTEN_") and k != "WATCHDOG_PID"}
         env[CHANNEL] = str(theirs.fileno())
         try:
-            pid, fd = process.start(
-                self.launch, env, None, [theirs.fileno()], session=self.foreground, blocked=FORWARDED
-            )
+            pid, fd = process.start(self.launch, env, None, [theirs.fileno()], session=self.foreground, blocked=ORDERS)
         except OSError as e:
             ours.close()
             self._died(0.0, 0.0, f"a master could not be started: {e}")

@@ -20,6 +20,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import socket
 import struct
 import sys
@@ -183,13 +184,13 @@ class Usher:
                 head = b""
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(HEAD):
-                        while b"\r\n\r\n" not in head and len(head) < MAX_HEAD:
+                        while b"\r\n\r\n" not in head and len(head) < MAX_HEAD and may_be_http(head):
                             data = await loop.sock_recv(client, 4096)
                             if not data:
                                 break
                             head += data
-                if not head:
-                    return
+                if not head or not may_be_http(head):
+                    return  # whatever it speaks: hung up on is what it understands
                 async with asyncio.timeout(HEAD):
                     await loop.sock_sendall(client, answer(head, self.retry_after))
             client.shutdown(socket.SHUT_WR)
@@ -203,6 +204,11 @@ class Usher:
             self.wire.send({"event": "idle"})
         except WireError:
             self._end()
+
+
+def may_be_http(head: bytes) -> bool:
+    """Whether a request of HTTP/1 can begin so: a method, in capitals, and a space."""
+    return re.match(rb"[A-Z]{0,20}$|[A-Z]{1,20} ", head) is not None
 
 
 def answer(head: bytes, retry_after: int) -> bytes:

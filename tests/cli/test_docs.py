@@ -8,6 +8,7 @@ import pytest
 from clusterd.cli.exits import MEANING
 from clusterd.cli.program import clusterd
 from clusterd.config.settings import TABLE
+from clusterd.shell.messages import MESSAGES, Priority
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -29,20 +30,30 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_exist(page: Path) -> None:
     """Every `clusterd COMMAND` in a page is one."""
     for quoted in re.findall(r"`([^`\n]+)`|^ {4}(.+)$", page.read_text(), re.MULTILINE):
-        for word in re.findall(r"(?<![/\w])clusterd ([a-z]+(?:-[a-z]+)*)\b", "".join(quoted)):
+        for word in re.findall(r"(?<![/\w])(?<!from )clusterd ([a-z]+(?:-[a-z]+)*)\b", "".join(quoted)):
             assert word in clusterd.commands or word in HIDDEN | PROSE, f"{page.name}: clusterd {word}"
 
 
-def test_operating_has_every_exit_status() -> None:
+def test_operations_has_every_exit_status() -> None:
     """The operator's page has a row for every exit status, and none besides."""
-    text = (PROJECT / "docs" / "operating.md").read_text()
+    text = (PROJECT / "docs" / "operations.md").read_text()
     section = text.split("## Exit statuses", 1)[1].split("\n## ", 1)[0]
     assert [int(row) for row in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)] == [int(s) for s in MEANING]
 
 
+def test_operations_has_every_fault() -> None:
+    """The operator's page says of every record that warns, what clusterd does then and what clients notice."""
+    text = (PROJECT / "docs" / "operations.md").read_text().split("## Each kind of fault", 1)[1].split("\n## ", 1)[0]
+    told = "\n".join(line.split("|")[3] for line in text.splitlines() if line.count("|") == 5)
+    values = {"APP": "hello", "WORKER": "17", "GENERATION": "4", "TASK": "users"}
+    for name, message in MESSAGES.items():
+        if message.priority <= Priority.WARNING:
+            assert re.sub(r"@CLUSTERD_(\w+)@", lambda field: values[field[1]], message.subject) in told, name
+
+
 def test_pages_fit() -> None:
     """Pages are readable as text: no line of prose beyond 130 columns, tables aside."""
-    for page in PAGES[:1] + [page for page in PAGES if page.name in ("operating.md", "deploying.md")]:
+    for page in PAGES[:1] + [page for page in PAGES if page.name in ("operations.md", "deploying.md")]:
         for number, line in enumerate(page.read_text().splitlines(), 1):
             assert len(line) <= 130 or line.startswith("|"), f"{page.name}:{number}"
 

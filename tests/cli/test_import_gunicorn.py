@@ -79,10 +79,12 @@ def test_a_file(site: Site) -> None:
         "listen": ["127.0.0.1:8100", "/run/shop.sock"],
         "workers": "auto",
         "http": {"threads": 4, "keep-alive": "3s"},
+        "health": {"watchdog": "120s"},
+        "recycle": {"max-requests": 1000},
         "env": {"TOKEN": "hunter2"},
     }
     assert "not read: loglevel: the environment variable LEVEL: write it by hand" in err
-    assert "not wanted: post_fork: " in err and "not wanted: max_requests: " in err and "not wanted: user: " in err
+    assert "not wanted: post_fork: " in err and "carried over: max_requests: " in err and "not wanted: user: " in err
     assert "changed: workers: " in err and "carried over: keepalive: " in err
     assert "hunter2" not in err
     written = site.config / "shop.toml"

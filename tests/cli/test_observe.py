@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from typing import Any
 
@@ -25,8 +26,11 @@ def test_status(site: Site) -> None:
     assert ["addresses", "0.0.0.0:8000"] in lines
     assert ["slots", "2", "of", "16", "live", "(0-1)"] in lines
     assert "last reload  #12: 2/2 in 1.3 s, 3 WebSockets closed 1012" in out
-    assert ["WORKER", "SLOT", "GENERATION", "STATE", "PID", "AGE"] in lines
-    assert ["17", "0", "3", "serving", "4711", "2", "h", "5", "min"] in lines
+    rows = [" ".join(line) for line in lines]
+    assert "WORKER SLOT GENERATION STATE PID AGE REQUESTS IN FLIGHT CONNECTIONS MEMORY CPU RESTARTS" in rows
+    assert "17 0 3 serving 4711 2 h 5 min 1234 2 3 50.0 MiB 61.2 s 0" in rows
+    assert "18 1 3 serving 4712 12 s - - - 1.0 MiB 0.0 s 2" in rows
+    assert re.search(r"^slot 1: a worker ended \d+ d \d+ h ago: killed by SIGKILL$", out, re.MULTILINE)
     assert ["2", "parked", "spawn", "uvicorn", "0.32.0", "3.11.2", "4600", "/srv/hello/releases/6"] in lines
     assert "generation 2 spawns each worker instead of forking it: thread 'poller'" in out
     assert not any(line.endswith(" ") for line in out.splitlines())

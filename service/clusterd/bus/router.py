@@ -73,7 +73,7 @@ class Router:
             "publish": self._publish,
         }  # fmt: skip
         self._ops_of_bridge: dict[object, Callable[[Member, Message, bytes], None]] = {
-            "values": self._values, "say": self._say, "retain": self._retain, "synced": self._synced,
+            "values": self._values, "say": self._say, "retain": self._publish, "synced": self._synced,
             "state": self._state, "lease": self._state,
         }  # fmt: skip
 
@@ -127,15 +127,16 @@ class Router:
             self._across(passed)
         return len(hear)
 
-    def retain(self, key: str, raw: str) -> None:
-        """`raw`, which is JSON, is the last value of `key` now. Raises Full."""
+    def retain(self, key: str, raw: str, *, across: bool = False) -> None:
+        """`raw`, which is JSON, is the last value of `key` now. `across`: it is another host's, and the bridge has told
+        it. Raises Full."""
         self.writes += self.table.publish(key, raw)
-        self.dirty.add(key)
-        self._changed(key, None)
-
-    def _changed(self, key: str, by: Member | None) -> None:
+        if across:
+            self.dirty.discard(key)
+        else:
+            self.dirty.add(key)
         for other in self.members.values():
-            if other.values and not other.behind and other is not by:
+            if other.values and not other.behind and not (across and other.id == BRIDGE):
                 self._change_for(other, self._change(key, other))
 
     def _on(self, member: Member, message: Message, frame: bytes) -> None:
@@ -155,11 +156,15 @@ class Router:
     def _broadcast(self, member: Member, message: Message, frame: bytes) -> None:
         topic = _topic(message)
         passed = _signed(member.id, frame)
-        for other in self.members.values():
-            if topic in other.topics and other is not member:
-                self._offer(other, passed)
+        self._spread(topic, passed, member)
         self._across(passed)
         self.said.append(Said(topic, message["data"], member.id, None))
+
+    def _spread(self, topic: str, passed: bytes, by: Member) -> None:
+        """To all who listen, but not to whom it is from."""
+        for other in self.members.values():
+            if topic in other.topics and other is not by:
+                self._offer(other, passed)
 
     def _send(self, member: Member, message: Message, frame: bytes) -> None:
         topic, to = _topic(message), _integer(message, "to")
@@ -197,12 +202,13 @@ class Router:
         self._asked.pop((member.id, _integer(message, "number")), None)
 
     def _publish(self, member: Member, message: Message, frame: bytes) -> None:
+        """A worker's value; or, retained by the bridge, another host's."""
         number = _integer(message, "number")
         key = _name(message.get("key"), "key")
         if "value" not in message:
-            raise Broken("a publish has 'value'")
+            raise Broken(f"a {message['op']} has 'value'")
         try:
-            self.retain(key, frames.text(message["value"]))
+            self.retain(key, frames.text(message["value"]), across=member.id == BRIDGE)
         except Full as e:
             self._fail(member, number, "refused", str(e))
             return
@@ -222,24 +228,8 @@ class Router:
         data = message["data"]
         text = f'{{"from":null,"host":{frames.text(host)},"op":"broadcast","topic":{frames.text(topic)},"data":'
         passed = (text + frames.text(data) + "}").encode() + b"\0"
-        for other in self.members.values():
-            if topic in other.topics:
-                self._offer(other, passed)
+        self._spread(topic, passed, member)
         self.said.append(Said(topic, data, None, None, host))
-
-    def _retain(self, member: Member, message: Message, frame: bytes) -> None:
-        """Another host's value."""
-        number, key = _integer(message, "number"), _name(message.get("key"), "key")
-        if "value" not in message:
-            raise Broken("a retain has 'value'")
-        try:
-            self.writes += self.table.publish(key, frames.text(message["value"]))
-        except Full as e:
-            self._fail(member, number, "refused", str(e))
-            return
-        self.dirty.discard(key)
-        self._changed(key, member)
-        self._must(member, frames.encode({"event": "done", "number": number, "version": self.table.version}))
 
     def _synced(self, member: Member, message: Message, frame: bytes) -> None:
         """The others have what was published with this version."""

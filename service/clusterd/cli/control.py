@@ -197,7 +197,7 @@ def failure(instance: Instance, method: str, error: str, parameters: dict[str, A
 def refused_hint(verb: str, reason: str) -> str:
     if reason.startswith("undone: "):  # surge = K: some of its workers had served
         return "the workers it had replaced were replaced again, by the code before"
-    return "" if verb == "rollback" else "nothing was changed, the old workers serve on"
+    return "" if verb in ("rollback", "scale") else "nothing was changed, the old workers serve on"
 
 
 def restart_hint(instance: Instance, keys: list[dict[str, Any]]) -> str:

@@ -66,8 +66,7 @@ def reload(instance: Instance, hosts: Sequence[str], *, quiet: bool) -> None:
 
 def _unready(manager: systemd.Systemd, host: str, unit: str) -> str | None:
     """Why nothing can be reloaded there."""
-    asked = ("show", "--property=ActiveState", "--value", "--", unit)
-    status, text = manager.systemctl(f"--host={host}", *asked, patience=PATIENCE)
+    status, text = _ask(manager, host, unit, "ActiveState")
     if status:
         return text or f"systemctl exited {status}"
     return None if text == "active" else f"{unit} is {text}"
@@ -75,9 +74,14 @@ def _unready(manager: systemd.Systemd, host: str, unit: str) -> str | None:
 
 def _status(manager: systemd.Systemd, host: str, unit: str) -> str:
     """What the application says of itself: the receipt of the reload, or why it was refused."""
-    asked = ("show", "--property=StatusText", "--value", "--", unit)
-    status, text = manager.systemctl(f"--host={host}", *asked, patience=PATIENCE)
+    status, text = _ask(manager, host, unit, "StatusText")
     return "" if status else text
+
+
+def _ask(manager: systemd.Systemd, host: str, unit: str, what: str) -> tuple[int, str]:
+    """A property of the unit there; or the exit status, and why it cannot be had."""
+    asked = ("show", f"--property={what}", "--value", "--", unit)
+    return manager.systemctl(f"--host={host}", *asked, patience=PATIENCE)
 
 
 def _rest(hosts: Sequence[str], number: int) -> str:

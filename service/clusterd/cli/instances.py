@@ -105,8 +105,7 @@ def find(name: str, where: Places, *, must_exist: bool = True) -> Instance:
 
 def need(instance: Instance, where: Places) -> None:
     """That there is one of that name, here. Raises CommandError."""
-    known = where.known() if instance.file is not None else []
-    if instance.file is not None and instance.name not in known:
+    if instance.file is not None and instance.name not in (known := where.known()):
         raise CommandError(
             f"no instance '{instance.name}': {instance.file} does not exist",
             Exit.INVALID,

@@ -41,7 +41,11 @@ beforehand.
 
 SIGNALS = [
     ("**SIGHUP**, **SIGUSR2**", "to the master: reload. The outcome is in the journal and in **clusterd status**."),
-    ("**SIGUSR1**", "to the master: make room for a new one, of the version now installed. The workers serve on."),
+    ("**SIGTTIN**, **SIGTTOU**", "to the master: one worker more, one fewer, as **clusterd scale** does."),
+    (
+        "**SIGUSR1**",
+        "to the master: make room for a new one, of the version now installed, as **clusterd upgrade** does.",
+    ),
     (
         "**SIGTERM**, **SIGINT**",
         "to the master: stop. Workers drain for at most **stop.drain-timeout**. Once more to **clusterd run**, half a "

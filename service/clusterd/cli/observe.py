@@ -90,21 +90,38 @@ def receipt_line(receipt: dict[str, Any]) -> str:
 
 
 def workers(found: dict[str, Any]) -> None:
-    columns = ("worker", "slot", "generation", "state", "pid", "age")
+    columns = (
+        *("worker", "slot", "generation", "state", "pid", "age"),
+        *("requests", "in flight", "connections", "memory", "cpu", "restarts"),
+    )
     rows = [
         (
             str(w["worker"]),
-            "-" if w["slot"] is None else str(w["slot"]),
+            number(w["slot"]),
             str(w["generation"]),
             w["state"],
             str(w.get("pid") or "-"),
             age(w["age"]),
+            number(w.get("requests")),
+            number(w.get("in_flight")),
+            number(w.get("connections")),
+            f"{w.get('memory', 0) / (1 << 20):.1f} MiB",
+            f"{w.get('cpu', 0.0):.1f} s",
+            number(w.get("restarts", 0)),
         )
         for w in found["workers"]
     ]
     if rows:
         click.echo()
-        table(columns, rows, numbers=("worker", "slot", "generation", "pid", "age"))
+        table(columns, rows, numbers=[column for column in columns if column != "state"])
+    for w in found["workers"]:
+        if how := w.get("last_end"):
+            ago = age(max(0.0, time.time() - w["last_end_at"]))
+            click.echo(f"slot {w['slot']}: a worker ended {ago} ago: {how}")
+
+
+def number(value: int | None) -> str:
+    return "-" if value is None else str(value)
 
 
 def generations(found: dict[str, Any]) -> None:

@@ -17,9 +17,11 @@ from clusterd.cli.instances import Places, of_place
 from clusterd.cli.lifecycle import start, stop
 from clusterd.cli.observe import list_command, status
 from clusterd.cli.run import run
+from clusterd.cli.scale import scale
 from clusterd.cli.schema import schema_command
 from clusterd.cli.talk import listen, send
 from clusterd.cli.task import task
+from clusterd.cli.upgrade import upgrade
 from clusterd.cli.version import version
 from clusterd.config.places import SYSTEM, of_user
 
@@ -81,11 +83,13 @@ for command in (
     reload,
     rollback,
     try_command,
+    scale,
     start,
     stop,
     send,
     listen,
     task,
+    upgrade,
     schema_command,
     import_gunicorn,
     version,

@@ -43,7 +43,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Seq
             grid.add_column(column.upper(), justify="right" if column in numbers else "left")
         for line in lines:
             grid.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in line))
-        Console().print(grid)
+        console = Console()
+        # A terminal that is too narrow wraps its lines; cells that are cut could be mistaken for whole ones.
+        console.width = max(console.width, console.measure(grid, options=console.options.update(width=1000)).maximum)
+        console.print(grid)
         return
     widths = [max(len(text) for text in column) for column in zip(columns, *lines, strict=True)]
     for line in [[column.upper() for column in columns], *lines]:

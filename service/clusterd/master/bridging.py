@@ -15,9 +15,9 @@ from clusterd.core.model import Boot, Kind
 from clusterd.master.bus import Bus
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
-from clusterd.master.program import environment, program
+from clusterd.master.program import start_helper
 from clusterd.master.releases import Release
-from clusterd.shell import messages, pidfd, poll, process
+from clusterd.shell import messages, pidfd, poll
 from clusterd.worker.frames import encode
 
 LINK, PID = "bridge.bus", "bridge.pidfd"
@@ -100,14 +100,14 @@ class Bridging:
     def adopt(self) -> None:
         """One that outlived the master goes on: it knows what the other hosts have."""
         fds = self.context.keeping.fds
-        if LINK in fds and PID in fds:
-            self.bus.join(BRIDGE, fds[LINK], LINK, adopted=True)
-            self.context.poll.register(fds[PID], poll.READ, ("bridge.pidfd", 0))
-        elif PID in fds:
-            self.context.poll.register(fds[PID], poll.READ, ("bridge.pidfd", 0))
-            pidfd.send(fds[PID], signal.SIGKILL)
-        else:
+        if PID not in fds:
             self.context.keeping.drop(LINK)
+            return
+        self.context.poll.register(fds[PID], poll.READ, ("bridge.pidfd", 0))
+        if LINK in fds:
+            self.bus.join(BRIDGE, fds[LINK], LINK, adopted=True)
+        else:
+            pidfd.send(fds[PID], signal.SIGKILL)
 
     def on_gone(self) -> None:
         """It is dead."""
@@ -212,17 +212,13 @@ class Bridging:
 
     def _start(self, wanted: tuple[str, str | None]) -> None:
         self._due = None
-        ours, theirs = socket.socketpair()
         try:
-            _, fd = process.start(program("bridge", str(theirs.fileno())), environment(), "/", [theirs.fileno()])
+            link, fd = start_helper("bridge")
         except OSError as e:
-            ours.close()
             self._failed(f"the bridge cannot be started: {e.strerror} '{e.filename}'")
             return
-        finally:
-            theirs.close()
         keeping = self.context.keeping
-        keeping.keep(LINK, ours.detach())
+        keeping.keep(LINK, link)
         keeping.keep(PID, fd)
         self._runs = wanted
         self._wants_lease = None

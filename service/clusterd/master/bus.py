@@ -21,8 +21,8 @@ from clusterd.shell import messages, poll
 from clusterd.shell.control import Call
 from clusterd.shell.values import Values
 from clusterd.worker import topics
-from clusterd.worker.frames import Frames, encode, parse, text
-from clusterd.worker.wire import LIMIT, WireError
+from clusterd.worker.frames import PASSED, Frames, encode, parse, text
+from clusterd.worker.wire import WireError
 
 VALUES = "values"
 """In the keeper's store: the memfd."""
@@ -79,7 +79,7 @@ class Bus:
         sock.setblocking(False)
         link = self.links[worker] = Link(sock, name, torn=adopted)
         if worker == BRIDGE:
-            link.frames = Frames(2 * LIMIT)  # who has said it is written into the longest too
+            link.frames = Frames(PASSED)
         self.router.join(worker)
         self.context.poll.register(fd, poll.READ, ("worker.bus", worker))
         if adopted:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import sys
 import tempfile
 import traceback
@@ -23,9 +24,10 @@ from clusterd.config.environment import EnvironmentFileError, read_environment
 from clusterd.config.names import NAME, is_name
 from clusterd.config.places import SYSTEM, Place, of_user
 from clusterd.config.settings import Settings
+from clusterd.master import rehearsal
 from clusterd.master.context import Context, Key
 from clusterd.master.keeping import Keeping
-from clusterd.master.loop import WANTED_SIGNALS, Master, drive
+from clusterd.master.loop import Master, drive
 from clusterd.master.performing import START_FAILED
 from clusterd.master.program import program
 from clusterd.master.releases import Source, application_environment
@@ -35,7 +37,7 @@ from clusterd.shell.journal import Journal
 from clusterd.shell.limits import need_descriptors, oom_score, raise_descriptors
 from clusterd.shell.notify import Notifier
 from clusterd.shell.poll import Poll
-from clusterd.shell.signals import Signals
+from clusterd.shell.signals import ORDERS, Signals
 
 CRASHED = 70
 """EX_SOFTWARE: a bug of ours; the keeper starts another master, and the unit counts it as success."""
@@ -58,9 +60,12 @@ def start(name: str, *, user: bool = False) -> int:
     place = of_user(os.environ, os.getuid()) if user else SYSTEM
     runtime = Path(os.environ.get("RUNTIME_DIRECTORY", f"{place.runtime}/{name}").partition(":")[0])
     given = listeners.given()
-    failed = [fd for fd, known in given.items() if known == START_FAILED]
+    failed = [fd for fd, known in given.items() if known == START_FAILED and stat.S_ISREG(os.fstat(fd).st_mode)]
+    sockets, wrong = listeners.opened_by(
+        os.getuid() if user else 0, {fd: known for fd, known in given.items() if fd not in failed}
+    )
     try:
-        slots = listeners.from_fds({fd: known for fd, known in given.items() if fd not in failed})
+        slots = listeners.from_fds(sockets)
     except listeners.ListenError as e:
         reason = _without_sockets(name, e, place)
         Notifier().status(reason)
@@ -68,6 +73,14 @@ def start(name: str, *, user: bool = False) -> int:
         return UNCONFIGURED
     store = slots.store()
     notifier = Notifier()
+    if wrong:
+        listed = ", ".join(f"'{known}'" for known in sorted(wrong)[:5])
+        Journal(name).record(
+            messages.STORE_CLEARED, f"not opened by systemd, or twice in the unit's fd store: {listed}"
+        )
+        for known in wrong:
+            with contextlib.suppress(ValueError):
+                notifier.unstore(known)
     for slot, fd in store.items():
         # systemd's own store too: it outlives the drop-in that lists the sockets, should somebody break the file.
         notifier.store(slot, fd)
@@ -180,13 +193,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _main(arguments: Sequence[str]) -> int:
+    if list(arguments[:1]) == [rehearsal.COMMAND] and len(arguments) == 2 and arguments[1].isdigit():
+        return rehearsal.main(int(arguments[1]))
     foreground, user = (flag in arguments[3:] for flag in (FOREGROUND, USER))
     place = of_user(os.environ, os.getuid()) if user else SYSTEM
     if len(arguments) < 3 or arguments[0] != "--process" or keeper.CHANNEL not in os.environ:
         print("clusterd: 'clusterd master NAME' is what the unit cluster@NAME runs", file=sys.stderr)
         return 2
     name, runtime = arguments[1], Path(arguments[2])
-    signals = Signals(WANTED_SIGNALS)
+    signals = Signals(ORDERS)
     channel = int(os.environ.pop(keeper.CHANNEL))
     os.set_inheritable(channel, False)
     poll: Poll[Key] = Poll()

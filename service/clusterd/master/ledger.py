@@ -18,6 +18,20 @@ RECEIPTS = 10
 """How many are remembered."""
 
 
+SLOTS = 1024
+"""How many are remembered how their workers ended: as many as there can be."""
+
+
+@dataclass(frozen=True)
+class Ends:
+    """How workers of a slot have ended that had not been asked to."""
+
+    count: int
+    last: str
+    when: float
+    """Of the last, monotonic."""
+
+
 @dataclass
 class Ledger:
     """One owner, the loop; the other parts read it. `environment` is what the first generation is given."""
@@ -27,6 +41,8 @@ class Ledger:
     releases: dict[int, Release] = field(default_factory=dict)
     receipts: dict[int, Receipt] = field(default_factory=dict)
     tasks: Tasks = field(default_factory=Tasks)
+    ends: dict[int, Ends] = field(default_factory=dict)
+    """By slot."""
 
     @property
     def serving(self) -> Release | None:
@@ -59,6 +75,11 @@ class Ledger:
         while len(self.receipts) > RECEIPTS:
             del self.receipts[min(self.receipts)]
 
+    def ended(self, slot: int, how: str, when: float) -> None:
+        """A worker of `slot` has ended by itself, or had to be ended."""
+        if slot in self.ends or len(self.ends) < SLOTS:
+            self.ends[slot] = Ends(self.ends[slot].count + 1 if slot in self.ends else 1, how, when)
+
     def to_json(self) -> dict[str, Any]:
         """Holds secrets: for the memfd alone."""
         return {
@@ -67,6 +88,7 @@ class Ledger:
             "receipts": [asdict(r) for r in self.receipts.values()],
             "environment": self.environment,
             "tasks": tasks.to_json(self.tasks),
+            "ends": {str(slot): asdict(ends) for slot, ends in self.ends.items()},
         }
 
     @classmethod
@@ -78,4 +100,5 @@ class Ledger:
             releases={int(k): Release.from_json(v) for k, v in saved["releases"].items()},
             receipts={r["number"]: Receipt(**r) for r in saved["receipts"]},
             tasks=tasks.from_json(saved["tasks"]) if "tasks" in saved else Tasks(),  # an older release has none
+            ends={int(slot): Ends(**ends) for slot, ends in saved.get("ends", {}).items()},
         )

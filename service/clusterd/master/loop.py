@@ -6,6 +6,7 @@ is killed in between leaves a successor that reads the decision and carries it o
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -21,13 +22,17 @@ from clusterd.core.model import Cluster, Kind, Phase
 from clusterd.master import sockets
 from clusterd.master.bridging import Bridging
 from clusterd.master.context import Context, Key
+from clusterd.master.hanging import Hanging
 from clusterd.master.ledger import Ledger
 from clusterd.master.performing import START_FAILED, Performer
+from clusterd.master.recycling import Recycling
 from clusterd.master.releases import Release, Source, policy
 from clusterd.master.requests import Requests
+from clusterd.master.scaling import Scaling
 from clusterd.master.status import Status
 from clusterd.master.tasks import Tasks
 from clusterd.master.telling import Telling
+from clusterd.master.upgrading import Upgrading
 from clusterd.master.ushering import Ushering
 from clusterd.master.workers import Workers
 from clusterd.shell import messages, poll
@@ -38,11 +43,13 @@ from clusterd.worker.wire import WireError
 HEARTBEAT = 5.0
 """Seconds between two signs of life to keeper and systemd: the only timer of a master at rest."""
 
+LONGER = 3 * HEARTBEAT
+"""Seconds that each of them asks systemd for while it waits for a start, a reload or a stop: how long these may take is
+for ready-timeout and drain-timeout to say, whatever TimeoutStartSec= and TimeoutStopSec= are."""
+
 AGAIN = 0.5
 """Seconds after the first SIGTERM or SIGINT until another one counts as another: timeout(1) and others send it to the
 process and to its group, which is one wish."""
-
-WANTED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 Loop = Generator[float | None, list[tuple[Key, int]], int]
 
@@ -73,13 +80,26 @@ class Master:
         self.ledger = Ledger(environment) if saved is None else Ledger.from_json(saved)
         self.telling = Telling(context, self.ledger)
         self.workers = Workers(context, self.ledger)
+        self.hanging = Hanging(context, self.ledger, self.workers)
+        self.recycling = Recycling(context, self.ledger, self.workers)
         self.ushering = Ushering(context, self.ledger)
         self.bridging = Bridging(context, self.ledger, self.workers.bus)
         self.tasks = Tasks(context, self.ledger, self.workers.zygotes, self.workers.bus, self.bridging, self.save)
         self.workers.others = self.tasks.on_zygote
         status = Status(context, self.ledger, self.workers, self.tasks, self.bridging)
+        self.upgrading = Upgrading(context, self.ledger)
+        self.scaling = Scaling(context, self.ledger, self.advance)
         self.requests = Requests(
-            context, self.ledger, source, self.telling, status, self.advance, self.workers.bus, self.tasks
+            context,
+            self.ledger,
+            source,
+            self.telling,
+            status,
+            self.advance,
+            self.workers.bus,
+            self.tasks,
+            self.scaling,
+            self.upgrading,
         )
         self.performer = Performer(
             context, self.ledger, source, self.workers, self.ushering, self.telling, self.requests
@@ -88,6 +108,8 @@ class Master:
         self._core_due: float | None = None
         self._stop_asked: float | None = None
         self._stepped = 0.0
+        self._stirred = False
+        """Whether anything has happened since the last sign of life."""
 
     def loop(self) -> Loop:
         """Yields the time until which it may be left alone; is sent what is ready."""
@@ -95,6 +117,7 @@ class Master:
         self.context.poll.register(self.context.keeping.wire.fileno(), poll.READ, ("keeper", 0))
         self.requests.listen()
         self._begin()
+        gc.freeze()  # what has been imported stays, and need not be looked at again
         self.advance()
         while self.performer.exit_status is None or self.tasks.busy or self.bridging.ending:
             for key, events in (yield self._deadline()):
@@ -105,6 +128,8 @@ class Master:
                 else:
                     self._dispatch(*key)
             self.workers.tick(time.monotonic())
+            self.hanging.tick()
+            self.upgrading.tick()
             self.tasks.tick()
             self.bridging.tick()
             self.requests.expire()
@@ -116,6 +141,7 @@ class Master:
     # beginning and end
 
     def _begin(self) -> None:
+        self.context.slots.lock()
         if self.first:
             self._start()
         else:
@@ -159,8 +185,7 @@ class Master:
         wanted |= {"keeper", "master", "usher", *(f"worker-{n}" for n in cluster.workers)}
         for name in set(self.context.cgroups.names()) - wanted:
             self.context.cgroups.remove(name)  # or it is swept, when whoever is in it has left
-        quiet = cluster.rollout is None or cluster.rollout.kind is Kind.TRY
-        if cluster.current is not None and quiet and not cluster.stopping:
+        if cluster.current is not None and not cluster.changing and not cluster.stopping:
             self.performer.settled()  # the dead master may have been about to say so
 
     def _end(self, status: int) -> int:
@@ -197,10 +222,13 @@ class Master:
         self.tasks.advance()
         self.telling.status()
         self.requests.progress()
+        self.scaling.advance()
+        self.upgrading.advance()
 
     def _step(self, event: Event) -> None:
         before = self.ledger.cluster
         self._stepped = time.monotonic()
+        self._stirred = True
         try:
             self.ledger.cluster, actions = machine.step(before, event, self._stepped)
         except IllegalMove as e:
@@ -236,7 +264,7 @@ class Master:
 
     def _deadline(self) -> float | None:
         times = [self._beat_due, self._core_due, self.workers.deadline(), self.requests.deadline()]
-        times += [self.tasks.deadline(), self.bridging.deadline()]
+        times += [self.hanging.deadline(), self.upgrading.deadline(), self.tasks.deadline(), self.bridging.deadline()]
         return min(t for t in times if t is not None)
 
     def _beat(self) -> None:
@@ -245,7 +273,15 @@ class Master:
             self._beat_due = now + HEARTBEAT
             self.context.keeping.state.beat(now)
             self.context.notifier.watchdog()
+            c = self.ledger.cluster
+            if c.stopping or c.changing:
+                self.context.notifier.extend(LONGER)
             self.context.cgroups.sweep()
+            self.recycling.look()
+            if self._stirred:
+                # Python keeps freed tuples of every length for the next, by the thousand, until a full collection.
+                gc.collect()
+                self._stirred = False
 
     def _dispatch(self, kind: str, number: int) -> None:
         match kind:
@@ -267,6 +303,8 @@ class Master:
                 self.tasks.on_pidfd(number)
             case "bridge.pidfd":
                 self.bridging.on_gone()
+            case "rehearsal.pidfd":
+                self.upgrading.on_gone()
             case "usher.channel":
                 self.ushering.on_channel()
             case "usher.pidfd":
@@ -284,12 +322,10 @@ class Master:
                 self._asked_to_stop()
             elif number in (signal.SIGHUP, signal.SIGUSR2):
                 self.requests.reload(None, None, {})
+            elif number in (signal.SIGTTIN, signal.SIGTTOU):
+                self.scaling.step(1 if number == signal.SIGTTIN else -1)
             elif number == signal.SIGUSR1:
-                # An upgrade: this master leaves, the keeper starts the next from the files now on disk.
-                self.context.journal.record(
-                    messages.MASTER_LEFT, f"master {os.getpid()} makes room for another (SIGUSR1)"
-                )
-                os._exit(0)
+                self.upgrading.ask(None)
 
     def _asked_to_stop(self) -> None:
         """Drain; asked once more by somebody at a terminal or a container's engine: whoever still drains is cut off."""

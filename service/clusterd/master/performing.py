@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from clusterd.balance.program import program as steering
 from clusterd.config import certificates
@@ -46,6 +47,9 @@ There and not in a file, because systemd keeps the store exactly as long as want
 a stop. (A runtime directory that is kept as long is put where a dynamic user's clients cannot reach it.)
 """
 
+
+ENDS = (What.WORKER_DIED, What.WORKER_HUNG, What.WORKER_LEFT)
+"""What counts as an end of a worker that was not asked for; one that hangs is killed or leaves, and is told once."""
 
 FAILURES = (What.REFUSED, What.UNDONE, What.START_FAILED, What.DEGRADED, What.BOOT_FAILED)
 """What is told with the traceback that goes with it."""
@@ -185,6 +189,8 @@ class Performer:
 
     def _tell(self, tell: Tell) -> None:
         traceback = ""
+        if tell.what in ENDS and tell.slot is not None:
+            self.ledger.ended(tell.slot, tell.text or "it left by itself", time.monotonic())
         if tell.generation and tell.what in FAILURES:
             traceback = self._detail(tell.generation)
         elif tell.what is What.WORKER_DIED and tell.worker is not None:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 
 import clusterd
+from clusterd.shell import process
 
 
 def program(*arguments: str) -> list[str]:
     """The command that runs this very installation of clusterd with `arguments`, nothing from the environment in it."""
     return [sys.executable, "-I", "-B", str(Path(clusterd.__file__).parent), *arguments]
+
+
+def start_helper(name: str) -> tuple[int, int]:
+    """Run `clusterd NAME FD` beside the master: our end of the socketpair whose other is FD, and its pidfd. Raises
+    OSError."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        _, fd = process.start(program(name, str(theirs.fileno())), environment(), "/", [theirs.fileno()])
+        return ours.detach(), fd
 
 
 def environment() -> dict[str, str]:

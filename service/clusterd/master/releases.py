@@ -43,6 +43,8 @@ class Release:
     python: str = ""
     bus: bool = False
     """Its zygote, which may be an older clusterd's, hands a worker its bus."""
+    board: bool = False
+    """It hands a worker its page on the scoreboard."""
     reason: str = ""
     tls: dict[str, str] = field(default_factory=dict, repr=False)
     """Of [tls], the contents; {} without."""
@@ -94,6 +96,11 @@ class Release:
             "http": {key.replace("_", "-"): value for key, value in asdict(s.http).items()},
             "tls": {**self.tls, "minimum-version": s.tls.minimum_version} if self.tls else None,
             "health": {"path": s.health.path},
+            "watchdog": s.health.watchdog,
+            "recycle": {
+                "max-requests": s.recycle.max_requests,
+                "max-requests-jitter": s.recycle.max_requests_jitter,
+            },
             "log": {"access": s.log.access, "level": s.log.level},
             "ready": s.ready,
             "file": s.file,
@@ -154,5 +161,8 @@ def policy(settings: Settings | None, slots: int) -> Policy:
         delay=settings.restart.delay,
         max_delay=settings.restart.max_delay,
         spares=settings.restart.spares,
+        max_generations=r.max_generations,
+        waits=settings.unavailable == "wait",
+        max_age=settings.recycle.max_age,
         fresh_slots=bool(settings.command),
     )

@@ -21,8 +21,10 @@ from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.receipts import Receipt
 from clusterd.master.releases import Release, Source, application_environment, policy
+from clusterd.master.scaling import Scaling
 from clusterd.master.tasks import Tasks
 from clusterd.master.telling import Telling, progress
+from clusterd.master.upgrading import Upgrading
 from clusterd.shell import messages
 from clusterd.shell.control import Call, Client, Control, listen
 
@@ -43,6 +45,8 @@ class Requests:
         advance: Callable[[], None],
         bus: Bus,
         tasks: Tasks,
+        scaling: Scaling,
+        upgrading: Upgrading,
     ) -> None:
         """`status` gives the reply to Status; `advance` lets the core take in what is in the queue, now."""
         self.context = context
@@ -53,6 +57,8 @@ class Requests:
         self.advance = advance
         self.bus = bus
         self.tasks = tasks
+        self.scaling = scaling
+        self.upgrading = upgrading
         self.callers: dict[int, Call] = {}
         self.stoppers: list[Call] = []
         self.control: Control | None = None
@@ -90,6 +96,8 @@ class Requests:
             call.error("Stopping")
         self.bus.close()
         self.tasks.close()
+        self.scaling.close()
+        self.upgrading.close()
         for call in self.stoppers:
             call.reply(keeper=self.context.keeping.keeper)
         if self.control is not None:
@@ -114,6 +122,10 @@ class Requests:
                 )
             case "Rollback":
                 self._ask(call, Kind.ROLLBACK, None)
+            case "Scale":
+                self.scaling.ask(call)
+            case "Upgrade":
+                self.upgrading.ask(call)
             case "Send":
                 self.bus.send(call)
             case "Listen":

@@ -16,6 +16,8 @@ from clusterd.master.ledger import Ledger
 from clusterd.master.tasks import Tasks
 from clusterd.master.telling import summary
 from clusterd.master.workers import Workers
+from clusterd.shell import usage
+from clusterd.worker import board
 
 
 class Status:
@@ -56,13 +58,26 @@ class Status:
 
     def _worker(self, number: int, now: float) -> dict[str, Any]:
         w, body = self.ledger.cluster.workers[number], self.workers.bodies.get(number)
+        ends = self.ledger.ends.get(w.slot)
+        pid = body.pid if body else None
+        page = board.read(body.board) if body and body.board is not None else None
+        figures = page.figures if page else board.Figures()
         return {
             "worker": number,
             "slot": None if w.slot == NO_SLOT else w.slot,
             "generation": w.generation,
             "state": "spare" if w.slot == NO_SLOT and w.phase is Phase.READY else w.phase,
-            "pid": body.pid if body else None,
+            "pid": pid,
             "age": round(now - (w.ready_at if w.ready_at is not None else w.since), 3),
+            "requests": figures.requests,
+            "in_flight": figures.in_flight,
+            "connections": figures.connections,
+            "beat": round(max(0.0, now - page.beat), 3) if page else None,
+            "memory": usage.resident(pid) if pid else 0,
+            "cpu": round(usage.processor(pid), 2) if pid else 0.0,
+            "restarts": ends.count if ends else 0,
+            "last_end": ends.last if ends else None,
+            "last_end_at": time.time() - (now - ends.when) if ends else None,
         }
 
     def _generation(self, number: int) -> dict[str, Any]:
@@ -87,7 +102,7 @@ def state_of(c: Cluster) -> str:
     """One word: starting, serving, reloading, degraded or stopping."""
     if c.stopping:
         return "stopping"
-    if c.rollout is not None and c.rollout.kind is not Kind.TRY:
+    if c.rollout is not None and c.changing:
         return "starting" if c.rollout.kind is Kind.START else "reloading"
     if c.problem or c.unsettled:
         return "degraded"

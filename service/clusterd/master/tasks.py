@@ -25,7 +25,7 @@ from clusterd.master.bridging import Bridging
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.zygotes import Zygotes
-from clusterd.shell import messages, pidfd, poll
+from clusterd.shell import fields, messages, pidfd, poll
 from clusterd.shell.control import Call
 from clusterd.tasks import machine
 from clusterd.tasks.events import (
@@ -280,19 +280,19 @@ class Tasks:
         if body is None:
             return False
         if event == "forked" and len(fds) == 1 and body.pidfd is None:
-            body.pid = int(message["pid"])
+            body.pid = fields.process(message, fds[0])
             self.context.keeping.keep(f"task-{body.number}.pidfd", fds[0])
             self._take_pidfd(body, fds[0])
             return True
         for fd in fds:
             os.close(fd)
         if event == "exited":
-            body.status = int(message["status"])
+            body.status = fields.number(message, "status")
             if body.dead_since is not None:
                 self._bury(body)
         elif event == "fork-failed":
             self._forget(body)
-            self.events.append(Gone(body.number, str(message.get("reason"))))
+            self.events.append(Gone(body.number, fields.words(message, "reason", "")))
         return True
 
     def on_channel(self, number: int) -> None:
@@ -331,8 +331,8 @@ class Tasks:
             why = self.bus.retain(publish, body.result) if publish is not None else ""
             said = Said(body.number, not why, _shown(why or body.result))
         elif message.get("event") == "failed":
-            body.traceback = str(message.get("traceback", ""))
-            reason = str(message.get("reason", "failed without a reason"))
+            body.traceback = fields.traceback(message)
+            reason = fields.words(message, "reason", "failed without a reason")
             release = self.ledger.releases.get(body.generation)
             settings = release.settings if release else None
             reason = hints.explained(reason, body.traceback, settings, self.context)

@@ -22,6 +22,8 @@ MESSAGES: dict[What, Message] = {
     What.WORKER_LEFT: messages.WORKER_LEFT,
     What.WORKER_TIMEOUT: messages.WORKER_LATE,
     What.WORKER_CUT: messages.DRAIN_CUT_OFF,
+    What.WORKER_SPENT: messages.WORKER_SPENT,
+    What.WORKER_HUNG: messages.WORKER_HUNG,
     What.ZYGOTE_LOST: messages.ZYGOTE_LOST,
     What.BOOT_FAILED: messages.BOOT_FAILED,
     What.BEGUN: messages.RELOAD_BEGUN,
@@ -33,6 +35,7 @@ MESSAGES: dict[What, Message] = {
     What.RETURNED: messages.RETURNED,
     What.SUPERSEDED: messages.RELOAD_SUPERSEDED,
     What.SETTLED: messages.RELOAD_SETTLED,
+    What.SCALED: messages.SCALED,
     What.GENERATION_GONE: messages.OLD_GONE,
     What.STOPPING: messages.STOPPING,
     What.STOPPED: messages.STOPPED,
@@ -102,13 +105,13 @@ class Telling:
         self._longest_gap = 0.0
         return receipt
 
-    def drained(self, report: dict[str, object]) -> None:
+    def drained(self, report: dict[str, int]) -> None:
         """What one old worker said at its end goes onto the last receipt that was done."""
         receipt = self._last_done()
         if receipt is not None and not receipt.drained:
-            receipt.closed += _count(report, "closed")
-            receipt.websockets += _count(report, "websockets")
-            receipt.cut += _count(report, "cut")
+            receipt.closed += report.get("closed", 0)
+            receipt.websockets += report.get("websockets", 0)
+            receipt.cut += report.get("cut", 0)
 
     def all_drained(self) -> bool:
         """The old workers are gone: the receipt is complete, and told. Whether it was not before."""
@@ -200,6 +203,10 @@ class Telling:
                 return f"worker {tell.worker} is killed: {tell.text} ({g})"
             case What.WORKER_CUT:
                 return f"worker {tell.worker} is killed: it {tell.text} ({g})"
+            case What.WORKER_SPENT:
+                return f"worker {tell.worker} is to be replaced: it {tell.text} ({g})"
+            case What.WORKER_HUNG:
+                return f"worker {tell.worker} hangs: it {tell.text} ({g})"
             case What.ZYGOTE_LOST:
                 known = cluster.generations.get(tell.generation) if tell.generation is not None else None
                 then = "its twin takes over" if known is not None and known.boot is Boot.UP else "it has no twin"
@@ -222,17 +229,14 @@ class Telling:
                 return f"{number}: {tell.text}"
             case What.SETTLED:
                 return f"{number}: {g} has settled"
+            case What.SCALED:
+                return f"scaled {tell.text}"
             case What.GENERATION_GONE:
                 return f"{g} is gone"
             case What.STOPPING:
                 return "stopping: workers drain"
             case What.STOPPED:
                 return "stopped"
-
-
-def _count(report: dict[str, object], key: str) -> int:
-    value = report.get(key, 0)
-    return value if isinstance(value, int) else 0
 
 
 def summary(cluster: Cluster) -> str:

@@ -10,8 +10,8 @@ import socket
 from clusterd.core.model import Mode
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
-from clusterd.master.program import environment, program
-from clusterd.shell import messages, pidfd, poll, process
+from clusterd.master.program import start_helper
+from clusterd.shell import messages, pidfd, poll
 from clusterd.shell.watched import Watched
 from clusterd.worker.wire import Wire, WireError
 
@@ -57,21 +57,17 @@ class Ushering:
         self._unwatch()
         if self.mode is Mode.OFF or self.wire is not None:
             return
-        ours, theirs = socket.socketpair()
         try:
-            _, fd = process.start(program("usher", str(theirs.fileno())), environment(), "/", [theirs.fileno()])
+            link, fd = start_helper("usher")
         except OSError as e:
             self.context.journal.record(
                 messages.USHER_FAILED,
                 f"the usher cannot be started: {e.strerror} '{e.filename}'",
                 messages.Priority.ERROR,
             )
-            ours.close()
             return
-        finally:
-            theirs.close()
         keeping = self.context.keeping
-        keeping.keep("usher.channel", ours.detach())
+        keeping.keep("usher.channel", link)
         keeping.keep("usher.pidfd", fd)
         sock = socket.socket(fileno=keeping.fds["usher.channel"])
         sock.setblocking(False)

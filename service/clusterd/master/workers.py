@@ -11,17 +11,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clusterd.core.events import WorkerDraining, WorkerFailed, WorkerGone, WorkerReady, WorkerServing, WorkerUnborn
+from clusterd.core.events import (
+    WorkerDraining,
+    WorkerFailed,
+    WorkerGone,
+    WorkerReady,
+    WorkerServing,
+    WorkerSpent,
+    WorkerUnborn,
+)
 from clusterd.core.model import NO_SLOT, Phase
 from clusterd.master import advising, bus, hints
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.zygotes import Zygotes
-from clusterd.shell import bypass, pidfd, poll
+from clusterd.shell import bypass, fields, pidfd, poll, usage
 from clusterd.shell.notified import Notified
 from clusterd.shell.procnet import Listener
 from clusterd.shell.watched import Watched
+from clusterd.worker import board
 from clusterd.worker.wire import Closed, Message, Wire, WireError
+
+COUNTS = ("closed", "websockets", "cut")
+"""Of connections, in what an old worker says at the end of its drain."""
+
+KEPT = ("channel", "pidfd", "notify", "bus", "board")
+"""What the keeper has of a worker."""
 
 STATUS_GRACE = 1.0
 """Seconds to wait for whoever reaps a dead worker to say its status, before its death is told without one."""
@@ -45,13 +60,17 @@ class Body:
     ready_at: float | None = None
     """When a `command` worker with ready = "after ..." counts as ready."""
     traceback: str = ""
-    drained: Message = field(default_factory=dict)
+    drained: dict[str, int] = field(default_factory=dict)
     stated: str = ""
     """What it says of itself (STATUS=)."""
     awaits: str = ""
     """What its start waits for, in its own words."""
     unfit: bool = False
     """It has said, or its zygote has, why it did not start."""
+    board: int | None = None
+    """Its page on the scoreboard."""
+    beat: float | None = None
+    """When a `command` worker said WATCHDOG=1 last, or was seen ready."""
     advice: str = ""
     """What a person may have to change, when it is gone."""
 
@@ -65,7 +84,8 @@ class Workers:
         self.bus = bus.Bus(context)
         self.others: Callable[[int, Message, list[int]], bool] | None = None
         """Who else a zygote forks for: asked first whether what it says is about theirs."""
-        self.reports: dict[int, Message] = {}
+        self.reports: dict[int, dict[str, int]] = {}
+        self._oom_kills = usage.oom_kills()
         """What workers said at the end of their drain, until it is taken."""
         self.last_words: dict[int, str] = {}
         """Tracebacks of workers that are gone, until they are told."""
@@ -98,7 +118,7 @@ class Workers:
             "op": "fork",
             "worker": worker,
             "slot": None if slot == NO_SLOT else slot,
-            "slots": settings.workers,
+            "slots": self.ledger.cluster.generations[generation].policy.workers,
             "cgroup": c.cgroups.path(f"worker-{worker}"),
             "oom-score-adj": c.worker_oom_score,
             "listeners": kinds,
@@ -112,6 +132,11 @@ class Workers:
             self.bus.join(worker, mouth, f"worker-{worker}.bus")
             order["bus"] = True
             given.append(heard.fileno())
+        if release.board:
+            body.board = board.create()
+            c.keeping.keep(f"worker-{worker}.board", body.board)
+            order["board"] = True
+            given.append(body.board)
         asked = self.zygotes.fork(generation, order, given)
         theirs.close()
         os.close(output)
@@ -174,14 +199,16 @@ class Workers:
         self.zygotes.adopt()
         channels, pidfds = keeping.numbered("worker", "channel"), keeping.numbered("worker", "pidfd")
         notify, buses = keeping.numbered("worker", "notify"), keeping.numbered("worker", "bus")
-        for number in set(channels) | set(pidfds) | set(notify) | set(buses):
+        boards = keeping.numbered("worker", "board")
+        for number in set(channels) | set(pidfds) | set(notify) | set(buses) | set(boards):
             w = cluster.workers.get(number)
             if w is None:
-                keeping.drop(*(f"worker-{number}.{kind}" for kind in ("channel", "pidfd", "notify", "bus")))
+                keeping.drop(*(f"worker-{number}.{kind}" for kind in KEPT))
                 continue
             settings = self.ledger.releases[w.generation].settings
             body = Body(number, w.generation, w.slot, command=bool(settings and settings.command), adopted=True)
             self.bodies[number] = body
+            body.board, body.beat = boards.get(number), time.monotonic()
             if number in channels:
                 self._take_channel(body, channels[number], kept=True)
             if number in notify:
@@ -240,6 +267,8 @@ class Workers:
             notice = body.notified.receive(peek=True)
             if notice is None:
                 return
+            if "READY" in notice.fields or notice.fields.get("WATCHDOG") == "1":
+                body.beat = time.monotonic()
             if notice.fields.get("READY") == "1":
                 self.context.events.append(WorkerReady(worker))
             if notice.fields.get("STOPPING") == "1" and worker in self.ledger.cluster.workers:
@@ -283,12 +312,21 @@ class Workers:
         awaited = status is None or never_ran and body.status is None
         if awaited and time.monotonic() < body.dead_since + STATUS_GRACE:
             return
-        oom = self.context.cgroups.oom_kills(f"worker-{body.id}")
-        reason = pidfd.describe(status) + (" (out of memory)" if oom else "")
+        reason = pidfd.describe(status) + self._for_memory(body, status)
         if never_ran and not body.unfit:
             body.advice = body.advice or advising.early_end(status)
         self._forget(body)
         self.context.events.append(WorkerGone(body.id, reason, body.advice))
+
+    def _for_memory(self, body: Body, status: int | None) -> str:
+        """Whether the kernel ended it for want of memory: its cgroup knows, or the machine's count makes it likely."""
+        if self.context.cgroups.oom_kills(f"worker-{body.id}"):
+            return " (out of memory)"
+        before, self._oom_kills = self._oom_kills, usage.oom_kills()
+        known = self.ledger.cluster.workers.get(body.id)
+        if status != signal.SIGKILL or known is None or known.killed or self._oom_kills == before:
+            return ""
+        return " (out of memory, it seems: the kernel has just ended a process for that)"
 
     def _timed_ready(self, body: Body) -> None:
         """Nobody said that it is ready: where it is certain that it waits elsewhere, it would leave clients waiting."""
@@ -298,6 +336,7 @@ class Workers:
             self.context.events.append(WorkerFailed(body.id, advising.bypassed(own)))
             pidfd.send(body.pidfd, signal.SIGKILL)
         else:
+            body.beat = time.monotonic()
             self.context.events.append(WorkerReady(body.id))
 
     def _starting(self, worker: int) -> bool:
@@ -325,7 +364,7 @@ class Workers:
             if body is None or body.pidfd is not None:
                 os.close(fds[0])
                 return
-            body.pid = int(message["pid"])
+            body.pid = fields.process(message, fds[0])
             self._take_pidfd(body, fds[0])
             self._set_ready_timer(body)
             self._say(body, {"op": "go"})
@@ -333,14 +372,15 @@ class Workers:
         for fd in fds:
             os.close(fd)
         if event == "exited" and body is not None:
-            body.status = int(message["status"])
+            body.status = fields.number(message, "status")
             if body.dead_since is not None:
                 self._bury(body)
         elif event == "fork-failed" and body is not None:
             body.unfit = True
-            self.context.events.append(WorkerFailed(body.id, str(message["reason"])))
+            reason = fields.words(message, "reason")
+            self.context.events.append(WorkerFailed(body.id, reason))
             if body.pidfd is None:
-                self._unborn(body.id, str(message["reason"]))
+                self._unborn(body.id, reason)
         elif event == "listed":
             for other in list(self.bodies.values()):
                 # What we ordered ourselves is answered in turn, after the list; what a dead master ordered is in it.
@@ -351,7 +391,7 @@ class Workers:
         events = self.context.events
         match message.get("event"):
             case "awaits":
-                body.awaits = str(message.get("what", ""))[:200]
+                body.awaits = fields.words(message, "what", "", most=200)
             case "ready":
                 events.append(WorkerReady(body.id))
             case "serving":
@@ -359,13 +399,15 @@ class Workers:
             case "draining":
                 events.append(WorkerDraining(body.id))
             case "failed":
-                body.traceback = str(message.get("traceback", ""))
-                told = str(message.get("reason", "failed without a reason"))
+                body.traceback = fields.traceback(message)
+                told = fields.words(message, "reason", "failed without a reason")
                 release = self.ledger.releases.get(body.generation)
                 settings = release.settings if release else None
                 events.append(WorkerFailed(body.id, hints.explained(told, body.traceback, settings, self.context)))
+            case "spent":
+                events.append(WorkerSpent(body.id, fields.words(message, "reason", "", most=200)))
             case "drained":
-                body.drained = message
+                body.drained = {key: fields.number(message, key, 0) for key in COUNTS}
 
     # descriptors
 
@@ -414,7 +456,7 @@ class Workers:
         if body.pidfd is not None:
             c.poll.unregister(body.pidfd)
         self.bus.leave(body.id)
-        c.keeping.drop(f"worker-{body.id}.channel", f"worker-{body.id}.notify", f"worker-{body.id}.pidfd")
+        c.keeping.drop(*(f"worker-{body.id}.{kind}" for kind in KEPT if kind != "bus"))
         c.cgroups.kill(f"worker-{body.id}")  # what it left behind goes with it
         c.cgroups.remove(f"worker-{body.id}")
 

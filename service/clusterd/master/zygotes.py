@@ -18,7 +18,7 @@ from clusterd.master import hints
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.releases import Release, policy
-from clusterd.shell import pidfd, poll, process
+from clusterd.shell import fields, pidfd, poll, process
 from clusterd.shell.watched import Watched
 from clusterd.worker.wire import Message, Wire, WireError
 
@@ -228,24 +228,29 @@ class Zygotes:
 
     def _heard(self, zygote: Zygote, kind: str, message: Message, fds: list[int]) -> None:
         generation, event = zygote.generation, message.get("event")
-        if event == "up":
-            release = self.ledger.releases[generation]
-            release.mode, release.why = str(message["mode"]), [str(w) for w in message.get("why", [])]
-            release.interface, release.engine = str(message.get("interface")), str(message.get("engine"))
-            release.python, release.bus = str(message.get("python")), message.get("bus") is True
+        release = self.ledger.releases.get(generation)
+        if event in ("up", "failed"):
+            for fd in fds:
+                os.close(fd)
+        if event == "up" and release is not None:
+            release.mode, release.why = fields.words(message, "mode"), fields.lines(message, "why")
+            release.interface = fields.words(message, "interface", "")
+            release.engine = fields.words(message, "engine", "")
+            release.python = fields.words(message, "python", "")
+            release.bus, release.board = message.get("bus") is True, message.get("board") is True
             born = policy(release.settings, self.context.slots.total)
             self.context.events.append(ZygoteUp(generation, twinned=release.mode == "fork", policy=born))
-        elif event == "failed":
-            release = self.ledger.releases[generation]
-            release.reason = str(message.get("traceback", ""))
-            told = str(message.get("reason", "failed without a reason"))
+        elif event == "failed" and release is not None:
+            release.reason = fields.traceback(message)
+            told = fields.words(message, "reason", "failed without a reason")
             zygote.reason = hints.explained(told, release.reason, release.settings, self.context)
         elif event == "twin" and len(fds) == 1:
             twin = self.twins.get(generation)
-            if twin is None or kind == "twin" or message.get("token", twin.token) != twin.token:
+            expected = twin is not None and twin.pidfd is None and kind == "zygote"
+            if twin is None or not expected or message.get("token", twin.token) != twin.token:
                 os.close(fds[0])
                 return
-            twin.pid, twin.pidfd = int(message["pid"]), fds[0]
+            twin.pid, twin.pidfd = fields.process(message, fds[0]), fds[0]
             self.context.keeping.keep(f"twin-{generation}.pidfd", fds[0])
             self.context.poll.register(fds[0], poll.READ, ("twin.pidfd", generation))
             self.context.events.append(TwinUp(generation))

@@ -165,6 +165,27 @@ def _keepalive(draft: Draft, value: Any) -> None:
         draft.put("keepalive", "http.keep-alive", f"{_int(value)}s")
 
 
+def _max_requests(draft: Draft, value: Any) -> None:
+    draft.put("max_requests", "recycle.max-requests", _int(value))
+
+
+def _jitter(draft: Draft, value: Any) -> None:
+    if _int(draft.get("max_requests", 0)):
+        draft.put("max_requests_jitter", "recycle.max-requests-jitter", _int(value))
+    else:
+        draft.drop("max_requests_jitter", "without max_requests it means nothing")
+
+
+def _timeout(draft: Draft, value: Any) -> None:
+    if not _int(value):
+        draft.put("timeout", "health.watchdog", False)
+        return
+    differs = (
+        "one slow request is left alone: all threads have to be busy and end none, or an event loop to stand still"
+    )
+    draft.put("timeout", "health.watchdog", f"{_int(value)}s", differs)
+
+
 def _preload(draft: Draft, value: Any) -> None:
     if value:
         draft.drop("preload_app", "it is so unless the import leaves threads or connections behind (reload.preload)")
@@ -265,6 +286,9 @@ _CARRIED: Mapping[str, Callable[[Draft, Any], None]] = {
     "worker_connections": _connections,
     "graceful_timeout": _graceful,
     "keepalive": _keepalive,
+    "max_requests": _max_requests,
+    "max_requests_jitter": _jitter,
+    "timeout": _timeout,
     "preload_app": _preload,
     "chdir": _chdir,
     "raw_env": _env,

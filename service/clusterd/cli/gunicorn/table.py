@@ -52,17 +52,9 @@ TABLE: Mapping[str, Row] = {
     "worker_class": Row(options=("-k", "--worker-class")),
     "threads": Row(options=("--threads",)),
     "worker_connections": Row(options=("--worker-connections",)),
-    "max_requests": Row(
-        "workers are not recycled in this release: MemoryHigh= and MemoryMax= of the unit hold a leak",
-        ("--max-requests",), silent=(0,),
-    ),
-    "max_requests_jitter": Row(
-        "workers are not recycled in this release", ("--max-requests-jitter",), silent=(0,)
-    ),
-    "timeout": Row(
-        "no worker is killed for a slow request: give calls of the application their own time-out, or the proxy one",
-        ("-t", "--timeout"),
-    ),
+    "max_requests": Row(options=("--max-requests",), silent=(0,)),
+    "max_requests_jitter": Row(options=("--max-requests-jitter",), silent=(0,)),
+    "timeout": Row(options=("-t", "--timeout")),
     "graceful_timeout": Row(options=("--graceful-timeout",)),
     "keepalive": Row(options=("--keep-alive",)),
     "limit_request_line": Row(

@@ -1,0 +1,64 @@
+"""`clusterd upgrade`: masters of the files now on disk, in place of those that run."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from clusterd.cli import change, control
+from clusterd.cli.exits import CommandError, Exit
+from clusterd.cli.instances import Instance, InstanceType, places
+
+
+@click.command(short_help="Replace the master by one of the clusterd now installed.")
+@click.argument("instance", metavar="NAME", type=InstanceType(), required=False)
+@click.option("--all", "everything", is_flag=True, help="Every instance that runs, one after another.")
+@click.pass_context
+def upgrade(context: click.Context, instance: Instance | None, everything: bool) -> None:
+    """Replace the master by one of the clusterd that is now installed; workers and connections are not touched.
+
+    A reload under way is waited for. The files on disk are tried first: one that could not take over is refused, and
+    the master that runs stays. The package does this for every instance; the workers' side changes at their reload.
+    """
+    if (instance is None) == (not everything):
+        raise CommandError("expected either NAME or --all", Exit.INVALID)
+    if instance is not None:
+        click.echo(replaced(instance))
+        return
+    failed = 0
+    where = places(context)
+    for name in where.known():
+        try:
+            click.echo(replaced(where.instance(name)))
+        except control.NotRunning:
+            continue
+        except CommandError as e:
+            e.show()
+            failed += 1
+    if failed:
+        raise CommandError(f"{failed} not upgraded", Exit.REFUSED)
+
+
+def replaced(instance: Instance) -> str:
+    """What became of it. Raises CommandError."""
+    before = control.status(instance)["master"]
+    try:
+        list(control.call(instance, "Upgrade", {}, more=True))
+    except control.Lost:
+        pass  # it has left
+    deadline = time.monotonic() + change.SUCCESSION
+    while True:
+        try:
+            status = control.status(instance)
+            if status["master"]["pid"] != before["pid"]:
+                return f"{instance.name}: master {status['master']['pid']}, version {status['version']}"
+        except (control.Lost, control.NotRunning):
+            pass
+        if time.monotonic() > deadline:
+            raise CommandError(
+                f"{instance.name}: no other master within {change.SUCCESSION:g} s",
+                Exit.UNREACHABLE,
+                hint=instance.clusterd("status"),
+            )
+        time.sleep(0.05)  # nothing to wait on: the connection to wait on is what was lost
