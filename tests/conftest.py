@@ -36,6 +36,9 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+# A person's own may be 002, and files that a group may write are refused.
+os.umask(0o022)
+
 # Whoever started the tests may ignore these (nohup, a shell's &), and what starts here would too: as usual from now on.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)

@@ -28,7 +28,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "master": frozenset(
         {
             *("core", "balance", "bus", "tasks", "config", "shell", "keeper", "usher"),
-            *("worker.wire", "worker.frames", "worker.topics"),
+            *("worker.wire", "worker.frames", "worker.topics", "worker.board"),
         }
     ),
     "discovery": frozenset({"config"}),

@@ -42,6 +42,7 @@ LEGS: dict[str, Callable[[Start, int, Sizes], Found]] = {
     "rest": standing.rest,
     "swift": standing.swift,
     "bare": standing.bare,
+    "board": standing.board,
 }
 AGAIN = frozenset({"wrk", "ab", "reload"})
 """Legs of every round. The others are of the first alone: they are long, or vary little."""
@@ -162,6 +163,8 @@ def tables(sizes: Sizes, cores: int) -> list[Table]:
             {
                 "bare cpu": Column("bare", "processor time a request, clusterd/engine", 3),
                 "bare rate": Column("bare", "requests/s, clusterd/engine", 3),
+                "board cpu": Column("board", "processor time a request, with/without the scoreboard", 3),
+                "board count": Column("board", "what counts a request, alone, %", 2),
             },
         ),
     ]

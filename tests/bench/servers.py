@@ -51,8 +51,8 @@ def answers(port: int) -> bool:
 
 class Server:
     """One server under test. `workers` is how many it is asked for; `die` the seconds within which each shall exit;
-    `heap` how many bytes of objects the application makes at import, `blob` how many in one piece. `ours` are settings
-    of clusterd alone."""
+    `heap` how many bytes of objects the application makes at import, `blob` how many in one piece; `unseen` is without
+    clusterd's scoreboard. `ours` are settings of clusterd alone."""
 
     name = ""
     """on the command line"""
@@ -71,14 +71,16 @@ class Server:
     legs: frozenset[str] | None = None
     """the legs it is measured in: None for all"""
 
-    def __init__(self, workers: int, *, die: float = 0, heap: int = 0, blob: int = 0, **ours: str | int) -> None:
+    def __init__(
+        self, workers: int, *, die: float = 0, heap: int = 0, blob: int = 0, unseen: bool = False, **ours: str | int
+    ) -> None:
         self.count = workers
         self.ours = ours
         self.port = free_port()
         self.log: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by stop)
         self.environment = {**os.environ, "PYTHONPATH": str(APPS), "PORT": str(self.port)}
         self.environment.pop("CLUSTERD_INSTANCE", None)
-        asked = {"BENCH_DIE": die, "BENCH_HEAP": heap, "BENCH_BLOB": blob}
+        asked = {"BENCH_DIE": die, "BENCH_HEAP": heap, "BENCH_BLOB": blob, "BENCH_UNSEEN": int(unseen)}
         self.environment.update({name: str(value) for name, value in asked.items() if value})
         self.process = subprocess.Popen(
             self.command(),

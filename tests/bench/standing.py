@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
 import load
 import processes
+from kit import APPS, VENV
 from legs import Found, Sizes, Start, running, url
 from ours import Bare, Clusterd
 from servers import Failed, NotOffered, Server
@@ -158,6 +160,25 @@ def bare(start: Start, cores: int, sizes: Sizes) -> Found:
             rates.append(found[server][1] / found[engine][1])
     spread = f"pairs {min(ratios):.3f} to {max(ratios):.3f}"
     return {"bare cpu": median(ratios), "bare rate": median(rates), "bare note": spread}
+
+
+def board(start: Start, cores: int, sizes: Sizes) -> Found:
+    """Processor time a request of one worker with the scoreboard, and of one without: pairs as for `bare`. And what a
+    request is counted by, measured alone, which varies less: in per cent of the least such time."""
+    if not ours(start):
+        raise NotOffered("a scoreboard")
+    ratios, least = [], float("inf")
+    with running(start(1)) as seen, running(start(1, unseen=True)) as unseen:
+        for one in (seen, unseen):
+            load.wrk(url(one), 1)
+        for pair in range(2 * sizes.pairs):
+            found = {one: sample(one)[0] for one in ([seen, unseen] if pair % 2 else [unseen, seen])}
+            ratios.append(found[seen] / found[unseen])
+            least = min(least, found[unseen])
+    counting = [str(VENV / "bin/python"), str(APPS / "counting.py"), start.engine]
+    one, beat = map(float, subprocess.run(counting, stdout=subprocess.PIPE, text=True, check=True).stdout.split())
+    spread = f"pairs {min(ratios):.3f} to {max(ratios):.3f}; counting a request takes {1e9 * one:.0f} ns"
+    return {"board cpu": median(ratios), "board count": 100 * (one / least + beat), "board note": spread}
 
 
 def sample(server: Server) -> tuple[float, float]:

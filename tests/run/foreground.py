@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from clusterd.shell import client
 from tests import output
+from tests.descriptors import links
 from tests.patience import HANG
 
 T = TypeVar("T")
@@ -77,6 +78,8 @@ class Foreground:
         self.stop = "2s"
         """[stop] drain-timeout."""
         self.deploy("hello")
+        self.environment: dict[str, str] = {}
+        """Variables of `clusterd run` besides our own."""
         self.process: subprocess.Popen[bytes] | None = None
         self.log = output.kept()
         self.terminal = -1
@@ -123,7 +126,7 @@ class Foreground:
             self.terminal, slave = pty.openpty()
             # setsid(1) -c: the terminal becomes the controlling one, as at a login.
             command, stdio = ["setsid", "-c", *command], {"stdin": slave, "stdout": slave, "stderr": slave}
-        self.process = subprocess.Popen(list(command), **stdio, env=_environment())
+        self.process = subprocess.Popen(list(command), **stdio, env=_environment() | self.environment)
         if terminal:
             os.close(slave)
         if wait:
@@ -240,11 +243,10 @@ def gone(pids: Sequence[int]) -> list[int]:
 def descriptors(pid: int) -> dict[str, int]:
     """How many descriptors of each kind a process has open."""
     found: dict[str, int] = {}
-    for fd in list(Path(f"/proc/{pid}/fd").iterdir()):
-        with contextlib.suppress(OSError):
-            kind = os.readlink(fd).partition("[")[0].partition(":[")[0].rstrip(":")
-            kind = "file" if kind.startswith("/") and "memfd" not in kind else kind
-            found[kind] = found.get(kind, 0) + 1
+    for link in links(pid):
+        kind = link.partition("[")[0].partition(":[")[0].rstrip(":")
+        kind = "file" if kind.startswith("/") and "memfd" not in kind else kind
+        found[kind] = found.get(kind, 0) + 1
     return found
 
 

@@ -266,9 +266,7 @@ def named(tmp_path: Path) -> Iterator[tuple[Network, Server, Host, Host]]:
             host.deploy("hello", NOTE)
             host.start()
             host.joined()
-            host.wait_for(
-                "it to know where tasks run", lambda h=host: "does not tell" not in (h.task()["elsewhere"] or "")
-            )
+            host.knows()
         yield network, redis, a, b
 
 

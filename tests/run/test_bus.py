@@ -45,7 +45,8 @@ def test_messages(run: Talking) -> None:
 
 
 def test_values_through_everything(run: Talking) -> None:
-    """A worker has the retained values when it starts: after a reload, a crash, and with another master."""
+    """A worker has the retained values when it starts: after a reload, a crash, and with other masters: after one that
+    was killed, and one that made room, as at an upgrade."""
     first = run.ids()
     assert [run.ask(w, "start") for w in first] == [[None]] * 3
     run.ask(first[0], "publish", "users", {"n": 1})
@@ -56,6 +57,9 @@ def test_values_through_everything(run: Talking) -> None:
     assert [run.ask(w, "start") for w in second] == [[{"n": 1}]] * 3
     run.kill_master()
     run.ask(second[0], "publish", "more", "é" * 10)
+    killed = run.status()["master"]["pid"]
+    os.kill(killed, signal.SIGUSR1)
+    run.wait_for("another master", lambda: run.status()["master"]["pid"] not in (0, killed))
     os.kill(run.pids()[0], signal.SIGKILL)
     run.wait_for("another worker", lambda: run.at_rest() and set(run.ids()) - set(second))
     (born,) = set(run.ids()) - set(second)

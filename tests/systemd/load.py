@@ -58,6 +58,12 @@ class Load:
     probe: Result = field(default_factory=Result)
     dropped: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def lost(self) -> int:
+        """How many requests were not answered: ab counts a reset as a failure to receive and as an exception."""
+        twice = re.search(r"Receive: (\d+).*Exceptions: (\d+)", self.ab.text)
+        return self.wrk.failed + self.ab.failed + self.probe.failed - min(map(int, twice.groups() if twice else "0"))
+
     def assert_nothing_lost(self) -> None:
         """Raise AssertionError with every tool's summary unless each request was answered and no SYN dropped."""
         parts = (self.wrk, self.ab, self.probe)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -74,6 +76,41 @@ def test_masters_killed(instance: Instance) -> None:
     assert instance.inodes() == inodes
     assert (instance.show("ActiveState"), instance.show("NRestarts")) == ("active", "0")
     assert instance.show("MainPID") == str(at_rest(instance)["master"]["pid"])
+
+
+DEATHS = ("KILL", "SEGV", "ABRT", "BUS")
+UNDER_WAY = (["reload"], ["scale", "5"], ["scale", "1"], ["scale", "3"], [])
+
+
+@pytest.mark.proof
+def test_masters_that_die_at_any_time(instance: Instance) -> None:
+    """At seeded moments of reloads and of more or fewer workers, half of them twice in a row: nothing is lost, what was
+    asked for is so in the end, and every process is accounted for each time."""
+    UVICORN.deploy(instance, extra=QUICK)
+    instance.start()
+    chance = random.Random(20)
+    with load.everything(instance.machine, instance.port) as asked:
+        for round in range(15):
+            wish = UNDER_WAY[round % len(UNDER_WAY)]
+            before = at_rest(instance)
+            argv = ["clusterd", *wish[:1], instance.name, *wish[1:]]
+            process = (
+                instance.machine.popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) if wish else None
+            )
+            time.sleep(chance.uniform(0.0, 0.8))  # any moment is a good one
+            after = kill_master(instance, chance.choice(DEATHS))
+            if chance.random() < 0.5:
+                after = kill_master(instance, chance.choice(DEATHS))
+            if process is not None:
+                process.wait(HANG)
+            now = at_rest(instance)
+            assert now["generation"] in (before["generation"], before["generation"] + 1), (wish, after)
+            if wish[:1] == ["scale"]:
+                # The client is told when the master dies that it asked; what it asked for may or may not have begun.
+                assert now["wanted"] in (before["wanted"], int(wish[1])), wish
+    asked.assert_nothing_lost()
+    assert (instance.show("ActiveState"), instance.show("NRestarts")) == ("active", "0")
+    assert not instance.machine.journal(f"MESSAGE_ID={messages.WORKER_DIED.id}", unit=instance.service)
 
 
 def test_keeper_killed(instance: Instance) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -249,6 +250,47 @@ for client in clients:
 answers = [client.makefile("rb").read() for client in clients]
 print(sum(answer.split(b" ", 2)[1:2] == [b"200"] for answer in answers), "of", len(answers), "answered 200")
 """
+
+
+SLOW = """
+import asyncio
+import time
+
+time.sleep(18)
+fast = app
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "http" and scope["path"] == "/slow":
+        print("slow begun", flush=True)
+        await asyncio.sleep(12)
+        scope["path"] = "/"
+    await fast(scope, receive, send)
+"""
+LIMITS = "[Service]\nTimeoutStartSec=5s\nTimeoutStopSec=5s\n"
+
+
+@pytest.mark.proof
+def test_slower_than_systemds_own_limits(instance: Instance) -> None:
+    """With TimeoutStartSec= and TimeoutStopSec= of five seconds an import of 18 s is started and reloaded, a request of
+    12 s is answered at the stop; what takes longer than ready-timeout fails by that, in the master's words."""
+    machine = instance.machine
+    machine.write(f"/etc/systemd/system/{instance.service}.d/limits.conf", LIMITS)
+    instance.write("hello.py", UVICORN.source() + SLOW)
+    limits = '[stop]\ndrain-timeout = "30s"\n[reload]\nready-timeout = "{}"\n'
+    configure(instance, more=limits.format("40s"))
+    assert (instance.show("TimeoutStartUSec"), instance.show("TimeoutStopUSec")) == ("5s", "5s")
+    instance.start()
+    instance.reload()
+    assert instance.status()["generation"] == 2
+    slow = ["curl", "-s", "-w", "%{http_code}", "-o", "/dev/null", f"http://127.0.0.1:{instance.port}/slow"]
+    with machine.popen(slow, stdout=subprocess.PIPE) as asking:
+        machine.wait_for("the request", lambda: any("slow begun" in text for text in instance.messages()))
+        machine.systemctl("stop", instance.service)
+        assert asking.communicate()[0] == "200"
+    assert instance.show("Result") == "success"
+    configure(instance, more=limits.format("8s"))
+    fails(instance, "the application was not imported within 8 s")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,127 @@
+"""A master that makes room for one of the files now on disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.clients import asking
+from tests.patience import HANG
+from tests.run.foreground import SERVICE, Foreground
+from tests.run.test_random import held, settled
+
+
+class Installed(Foreground):
+    """Run from a copy of the program, which can be replaced."""
+
+    def __init__(self) -> None:
+        super().__init__(workers=2)
+        self.installed = self.directory / "installed"
+        shutil.copytree(SERVICE, self.installed, ignore=shutil.ignore_patterns("__pycache__"))
+        self.command = [sys.executable, "-I", "-B", str(self.installed / "clusterd")]
+
+    def upgrade(self) -> subprocess.CompletedProcess[str]:
+        argv = [*self.command, "upgrade", self.control]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=HANG)
+
+    def master(self) -> int:
+        return int(self.status()["master"]["pid"])
+
+    def spoil(self, file: str, old: str, new: str) -> None:
+        path = self.installed / "clusterd" / file
+        text = path.read_text()
+        assert text.count(old) == 1
+        path.write_text(text.replace(old, new))
+
+
+@pytest.fixture
+def run() -> Iterator[Installed]:
+    with Installed() as made:
+        argv = [*made.command, "run", str(made.configure()), "--runtime", str(made.runtime)]
+        made.start(argv)
+        yield made
+
+
+def test_upgrade(run: Installed) -> None:
+    """Another master, of another version, the same workers, and nobody loses a request; by the signal too."""
+    workers, old = run.pids(), run.master()
+    version = run.status()["version"]
+    run.spoil("__init__.py", f'"{version}"', '"99.0.0"')
+    with asking(("127.0.0.1", run.port)) as asked:
+        done = run.upgrade()
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"runtime: master {run.master()}, version 99.0.0\n"
+        assert run.master() != old and run.pids() == workers
+        old = run.master()
+        os.kill(old, signal.SIGUSR1)
+        run.wait_for("another master", lambda: run.master() not in (0, old))
+    asked.assert_nothing_lost()
+    assert run.pids() == workers
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "why"),
+    [
+        ("master/loop.py", "import signal\n", "import signal(\n", "SyntaxError: invalid syntax"),
+        ("master/loop.py", "import signal\n", "import signal\nimport nowhere\n", "No module named 'nowhere'"),
+        (
+            "master/ledger.py",
+            'saved["receipts"]',
+            'saved["bills"]',
+            "it cannot read what this master would leave to it",
+        ),
+    ],
+    ids=["half written", "a dependency is missing", "another idea of the state"],
+)
+def test_one_that_cannot_take_over_is_refused(run: Installed, file: str, old: str, new: str, why: str) -> None:
+    """It is found out before the master leaves, which stays, and says why."""
+    workers, before = run.pids(), run.master()
+    run.spoil(file, old, new)
+    done = run.upgrade() if file != "master/loop.py" else run.clusterd("upgrade")
+    assert done.returncode == 1
+    assert done.stderr.startswith("clusterd: runtime: upgrade refused: the clusterd now on disk cannot take over: ")
+    assert why in done.stderr
+    os.kill(before, signal.SIGUSR1)
+    run.wait_for("it to be told twice", lambda: run.said().count("this master stays") == 2)
+    assert run.master() == before and run.pids() == workers
+    run.spoil(file, new, old)
+    assert run.upgrade().returncode == 0
+    assert run.master() != before and run.pids() == workers
+
+
+def test_a_reload_is_waited_for(run: Installed) -> None:
+    """The master leaves when it is done, not in the middle of it."""
+    before = run.master()
+    (run.directory / "gate").touch()
+    gated = "\nimport pathlib, time\nwhile pathlib.Path('gate').exists():\n    time.sleep(0.02)\n"
+    run.deploy("new", gated)
+    reloading = subprocess.Popen([*run.command, "reload", run.control], stderr=subprocess.DEVNULL)
+    run.wait_for("the reload", lambda: run.status()["state"] == "reloading")
+    os.kill(before, signal.SIGUSR1)
+    assert run.status()["rollout"]["phase"] == "preparing" and run.master() == before
+    (run.directory / "gate").unlink()
+    assert reloading.wait(HANG) == 0
+    run.wait_for("another master", lambda: run.master() not in (0, before))
+    assert run.status()["generation"] == 2
+
+
+@pytest.mark.proof
+def test_a_hundred_in_a_row(run: Installed) -> None:
+    """Nothing is lost, the workers are the same, the keeper has what it had before, and no process is left over."""
+    settled(run)
+    workers, before = run.pids(), held(run)
+    with asking(("127.0.0.1", run.port)) as asked:
+        for _ in range(100):
+            old = run.master()
+            assert run.upgrade().returncode == 0
+            assert run.master() != old
+    asked.assert_nothing_lost()
+    assert run.pids() == workers
+    run.wait_for("every process to be accounted for", run.accounted_for)
+    assert held(run) == before
