@@ -17,15 +17,16 @@ LISTEN ?= 127.0.0.1:8000
 # What the daemon needs from Debian, and what building and testing it need besides.
 RUNTIME := python3 python3-venv python3-systemd python3-sdnotify python3-click python3-rich
 TOOLS := $(RUNTIME) build-essential debhelper dh-python lintian shellcheck \
-	mmdebstrap debian-archive-keyring systemd-container util-linux iproute2 procps wrk apache2-utils nodejs redis-server man-db curl strace zsh fish
+	mmdebstrap debian-archive-keyring systemd-container util-linux iproute2 procps wrk apache2-utils nodejs redis-server man-db curl strace zsh fish faketime
 
-.PHONY: help run test proof lint deb bench clean distclean
+.PHONY: help run test proof soak lint deb bench clean distclean
 
 help:
 	@cat <<'END'
 	make run        serve examples/hello on $(LISTEN) with a worker per core, in the foreground
 	make test       everything, in booted Debian 12 and 13 containers too (those need root)
 	make proof      the long matrices
+	make soak       random faults under load: MINUTES=60, and SEED= of a run to be repeated
 	make lint       ruff, mypy, shellcheck, systemd-analyze verify
 	make deb        $(BUILD)/clusterd_VERSION_all.deb
 	make bench      clusterd beside its peers, into docs/benchmarks.md
@@ -42,6 +43,9 @@ test: $(VENV)/ready $(BUILD)/tools
 proof: $(VENV)/ready $(BUILD)/tools
 	status=0; $(PYTEST) $(TWO) -m proof || status=$$?
 	[ $$status -eq 5 ] || exit $$status  # 5: there is none
+
+soak: $(VENV)/ready $(BUILD)/tools
+	PYTHONPATH=service $(VENV)/bin/python -m tests.soak --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/ready $(BUILD)/tools
 	$(PYTEST) tests/test_linters.py tests/test_layers.py

@@ -41,11 +41,15 @@ process.once("SIGTERM", () => {
   draining = true;
   net.Server.prototype.close.call(server, () => process.exit(0)); // http's own close() cuts idle connections at once
   for (const response of responses) if (!response.headersSent) response.shouldKeepAlive = false;
-  setTimeout(() => {
-    server.closeIdleConnections();
-    for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy(); // never asked anything
-  }, LINGER);
+  setTimeout(letGo, LINGER);
 });
+function letGo() {
+  // To Node a connection is idle once its answer was handed over, though the client may read it for long yet.
+  const leaving = [...responses].find((response) => response.writableEnded);
+  if (leaving) return leaving.once("close", letGo);
+  server.closeIdleConnections();
+  for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy(); // never asked anything
+}
 
 server.listen(process.env.LISTEN_FDS ? { fd: 3, backlog: 4096 } : { port: 8000 }, () => {
   // Node has no datagram sockets of the UNIX kind, systemd has a program for that.
