@@ -164,12 +164,12 @@ class Foreground:
         """Every living process of it: keeper, master, zygotes, twins, workers."""
         return [self.process.pid, *descendants(self.process.pid)] if self.process is not None else []
 
-    def at_rest(self) -> bool:
-        """Every worker serves, all of one generation, nobody drains."""
+    def at_rest(self, gone: int | None = None) -> bool:
+        """Every worker serves, all of one generation, nobody drains; none of them is the process `gone`."""
         status = self.status()
         generations = [w["generation"] for w in status["workers"] if w["state"] == "serving"]
         whole = len(status["workers"]) == self.workers and generations == [status["generation"]] * self.workers
-        return status["state"] == "serving" and whole
+        return status["state"] == "serving" and whole and gone not in [w["pid"] for w in status["workers"]]
 
     def accounted_for(self) -> bool:
         """Not at every instant: who was just forked or has just left is known a moment later."""

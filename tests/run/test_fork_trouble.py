@@ -116,7 +116,7 @@ def test_the_interpreter_is_gone(run: Troubled) -> None:
     os.unlink(run.python)
     old = run.pids()[0]
     run.lose(0)
-    run.wait_for("its successor", lambda: run.at_rest() and run.pids()[0] != old)
+    run.wait_for("its successor", lambda: run.at_rest(gone=old))
     generation = run.status()["generations"][0]
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for kind in ("twin", "zygote"):

@@ -100,7 +100,7 @@ def test_an_hour_in_either_direction(run: Jumping) -> None:
         assert run.ticks() - ticks <= time.monotonic() - since + 2
         assert run.pids() == before and "hangs" not in run.said() and "recycled" not in run.said()
         os.kill(before[0], signal.SIGKILL)
-        run.wait_for("its successor", lambda old=before: run.at_rest() and run.pids()[0] != old[0])  # type: ignore[misc]
+        run.wait_for("its successor", lambda pid=before[0]: run.at_rest(gone=pid))  # type: ignore[misc]
         ends = next(w for w in run.status()["workers"] if w["slot"] == 0)
         assert ends["restarts"] == number + 1
         assert abs(time.time() + float(seconds) - ends["last_end_at"]) < 60

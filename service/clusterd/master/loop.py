@@ -44,8 +44,8 @@ HEARTBEAT = 5.0
 """Seconds between two signs of life to keeper and systemd: the only timer of a master at rest."""
 
 LONGER = 3 * HEARTBEAT
-"""Seconds that each of them asks systemd for while it waits for a start, a reload or a stop: how long these may take is
-for ready-timeout and drain-timeout to say, whatever TimeoutStartSec= and TimeoutStopSec= are."""
+"""Seconds that systemd is asked for when a start, a reload or a stop begins, and with each sign of life while it lasts:
+how long these may take is for ready-timeout and drain-timeout to say, whatever Timeout{Start,Stop}Sec= are."""
 
 AGAIN = 0.5
 """Seconds after the first SIGTERM or SIGINT until another one counts as another: timeout(1) and others send it to the
@@ -108,6 +108,8 @@ class Master:
         self._core_due: float | None = None
         self._stop_asked: float | None = None
         self._stepped = 0.0
+        self._lasting = False
+        """Whether systemd waits for a start, a reload or a stop."""
         self._stirred = False
         """Whether anything has happened since the last sign of life."""
 
@@ -224,6 +226,11 @@ class Master:
         self.requests.progress()
         self.scaling.advance()
         self.upgrading.advance()
+        lasts = self.ledger.cluster.stopping or self.ledger.cluster.changing
+        if lasts and not self._lasting:
+            # At once: what systemd grants may be over before the next sign of life.
+            self.context.notifier.extend(LONGER)
+        self._lasting = lasts
 
     def _step(self, event: Event) -> None:
         before = self.ledger.cluster
@@ -273,8 +280,7 @@ class Master:
             self._beat_due = now + HEARTBEAT
             self.context.keeping.state.beat(now)
             self.context.notifier.watchdog()
-            c = self.ledger.cluster
-            if c.stopping or c.changing:
+            if self._lasting:
                 self.context.notifier.extend(LONGER)
             self.context.cgroups.sweep()
             self.recycling.look()
