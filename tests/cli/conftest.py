@@ -37,12 +37,12 @@ STATUS: dict[str, Any] = {
         {
             "worker": 17, "slot": 0, "generation": 3, "state": "serving", "pid": 4711, "age": 7500.0,
             "requests": 1234, "in_flight": 2, "connections": 3, "beat": 0.4, "memory": 50 << 20, "cpu": 61.25,
-            "restarts": 0, "last_end": None, "last_end_at": None,
+            "restarts": 0, "last_end": None, "last_end_at": None, "status_text": None,
         },
         {
             "worker": 18, "slot": 1, "generation": 3, "state": "serving", "pid": 4712, "age": 12.2,
             "requests": None, "in_flight": None, "connections": None, "beat": None, "memory": 1 << 20, "cpu": 0.0,
-            "restarts": 2, "last_end": "killed by SIGKILL", "last_end_at": 1_700_000_000.0,
+            "restarts": 2, "last_end": "killed by SIGKILL", "last_end_at": 1_700_000_000.0, "status_text": None,
         },
     ],
     "generations": [

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.speaking import SPEAKER
 from tests.systemd.accounting import at_rest
 from tests.systemd.harness.container import Container
 from tests.systemd.harness.instance import Instance
@@ -80,6 +81,27 @@ def test_it_does_not_become_its_sibling(instance: Instance) -> None:
     instance.machine.run(["rm", "-f", f"/etc/clusterd/{instance.name}.env"])
     for pid in instance.workers().values():
         assert set(try_all(instance, f"attacks.on_a_sibling({pid})").values()) == {"EPERM"}
+
+
+def test_it_does_not_speak_for_its_sibling(instance: Instance) -> None:
+    """The notify sockets of `command` workers are open to all of them: what one sends to another's is ignored and told,
+    what a child of it sends to its own is heard."""
+    machine = instance.machine
+    instance.write("server.py", SPEAKER)
+    listen = 'directory = "@DIRECTORY@"\nlisten = "127.0.0.1:@PORT@"\nworkers = 3\n'
+    instance.configure('command = ["/usr/bin/python3", "server.py"]\n' + listen)
+    instance.start()
+    pids = instance.workers()
+
+    def said() -> set[str]:
+        return {w["status_text"] for w in instance.status()["workers"]}
+
+    machine.sh(f"touch {instance.directory}/forge")
+    machine.wait_for("each to have forged the others", lambda: said() == {"forged 2"})
+    assert instance.workers() == pids and at_rest(instance)["state"] == "serving"
+    assert len([text for text in instance.messages() if "what it says in its place is ignored" in text]) == 3
+    machine.sh(f"touch {instance.directory}/child")
+    machine.wait_for("their children", lambda: said() == {"a child's"})
 
 
 @pytest.mark.once

@@ -78,6 +78,7 @@ class Status:
             "restarts": ends.count if ends else 0,
             "last_end": ends.last if ends else None,
             "last_end_at": time.time() - (now - ends.when) if ends else None,
+            "status_text": body.stated or None if body else None,
         }
 
     def _generation(self, number: int) -> dict[str, Any]:

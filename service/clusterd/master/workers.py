@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from clusterd.master import advising, bus, hints
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.zygotes import Zygotes
-from clusterd.shell import bypass, fields, pidfd, poll, usage
+from clusterd.shell import bypass, fields, kin, messages, pidfd, poll, usage
 from clusterd.shell.notified import Notified
 from clusterd.shell.procnet import Listener
 from clusterd.shell.watched import Watched
@@ -63,6 +63,8 @@ class Body:
     drained: dict[str, int] = field(default_factory=dict)
     stated: str = ""
     """What it says of itself (STATUS=)."""
+    forged: bool = False
+    """Somebody else has spoken in its place, and that has been told."""
     awaits: str = ""
     """What its start waits for, in its own words."""
     unfit: bool = False
@@ -267,14 +269,33 @@ class Workers:
             notice = body.notified.receive(peek=True)
             if notice is None:
                 return
-            if "READY" in notice.fields or notice.fields.get("WATCHDOG") == "1":
-                body.beat = time.monotonic()
-            if notice.fields.get("READY") == "1":
-                self.context.events.append(WorkerReady(worker))
-            if notice.fields.get("STOPPING") == "1" and worker in self.ledger.cluster.workers:
-                self.context.events.append(WorkerDraining(worker))
-            body.stated = notice.fields.get("STATUS", body.stated)[:200]
+            if self._is_of(body, notice.pid):
+                self._noticed(body, notice.fields)
+            elif not body.forged:
+                body.forged = True
+                text = f"process {notice.pid} is not of worker {worker}: what it says in its place is ignored"
+                who = {"worker": worker, "slot": body.slot, "generation": body.generation}
+                self.context.journal.record(messages.NOTICE_IGNORED, text, **who)
             body.notified.consume()
+
+    def _is_of(self, body: Body, pid: int | None) -> bool:
+        """Whether the sender of a notice may speak for `body`: whoever is in its sub-cgroup, and without one its
+        descendants and orphans of unknown descent. The socket's path is open to all of its user, its siblings too."""
+        if pid is None or pid == body.pid:
+            return pid is not None
+        if self.context.cgroups.delegated:
+            return self.context.cgroups.has(f"worker-{body.id}", pid)
+        ancestors = set(kin.line(pid))
+        return body.pid in ancestors or not any(b.pid in ancestors for b in self.bodies.values())
+
+    def _noticed(self, body: Body, said: Mapping[str, str]) -> None:
+        if "READY" in said or said.get("WATCHDOG") == "1":
+            body.beat = time.monotonic()
+        if said.get("READY") == "1":
+            self.context.events.append(WorkerReady(body.id))
+        if said.get("STOPPING") == "1" and body.id in self.ledger.cluster.workers:
+            self.context.events.append(WorkerDraining(body.id))
+        body.stated = said.get("STATUS", body.stated)[:200]
 
     def on_pidfd(self, worker: int) -> None:
         """It is dead. Its status may be known in a moment: to the zygote or the keeper, whoever is its parent."""

@@ -103,6 +103,18 @@ class Cgroups:
                 found += [int(line) for line in _read(f"{directory}/cgroup.procs").split()]
         return found
 
+    def has(self, name: str, pid: int) -> bool:
+        """Whether process `pid` is in sub-cgroup `name` or below."""
+        found = self._at(name)
+        if found is None:
+            return False
+        try:
+            lines = _read(f"/proc/{pid}/cgroup").splitlines()
+        except (OSError, UnicodeError):
+            return False
+        own = next((line[3:] for line in lines if line.startswith("0::")), "/")
+        return any(f"{mount}{own}/".startswith(f"{found}/") for mount in _MOUNTS)
+
     def kill(self, name: str) -> bool:
         """SIGKILL everything in sub-cgroup `name`; False when there is no such sub-cgroup."""
         found = self._at(name)

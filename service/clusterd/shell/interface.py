@@ -67,7 +67,8 @@ type Worker (
   cpu: float,
   restarts: int,
   last_end: ?string,
-  last_end_at: ?float
+  last_end_at: ?float,
+  status_text: ?string
 )
 
 type Generation (

@@ -379,6 +379,15 @@ STORE_CLEARED = Message(
     "clusterd has thrown them away. A program of the application that stores descriptors does this (FDSTORE=1), "
     "or somebody who has taken over a worker: if no program of yours does, look into it.",
 )
+NOTICE_IGNORED = Message(
+    "689f405f5b034155ad58e3b89897021f",
+    Priority.WARNING,
+    "A message in the name of worker @CLUSTERD_WORKER@ of @CLUSTERD_APP@ was ignored",
+    "A process that does not belong to worker @CLUSTERD_WORKER@ (slot @CLUSTERD_SLOT@, generation "
+    "@CLUSTERD_GENERATION@) has sent READY=1, WATCHDOG=1 or the like to the worker's notify socket. Only the worker's "
+    "own processes may, and only while they live: let the worker say it itself, or by systemd-notify, which waits "
+    "until it has been heard. Another worker of the application that speaks for this one is broken, or was taken over.",
+)
 SLOTS_MISSING = Message(
     "53f99a8da10a4ceb8bad323129c4e25f",
     Priority.ERROR,
