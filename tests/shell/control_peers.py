@@ -62,14 +62,15 @@ class Caller:
         self.wire.send({"method": method if "." in method else f"io.clusterd.{method}", **rest})
 
     def reply(self) -> dict[str, Any]:
-        self.server.until(self._receive)
+        self.server.until(self.receive)
         return self.got.pop(0)
 
     def hung_up(self) -> bool:
-        self.server.until(lambda: self._receive() or self.closed)
+        self.server.until(lambda: self.receive() or self.closed)
         return self.closed
 
-    def _receive(self) -> bool:
+    def receive(self) -> bool:
+        """Take what has come into `got`."""
         try:
             self.got += [message for message, _ in self.wire.receive()]
         except Closed:

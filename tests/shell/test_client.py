@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from clusterd.shell import client
+from clusterd.shell import client, control
 from clusterd.shell.control import Call
 from clusterd.worker.wire import WireError
 from tests.shell.control_peers import Server
@@ -35,6 +36,32 @@ def answering(server: Server, answer: Answer) -> Iterator[None]:
     finally:
         end.set()
         thread.join()
+
+
+def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
+    """More connect at once than the socket's queue takes: who finds it full waits, for as long as it said."""
+    path = str(tmp_path / "control")
+    with control.listen(path) as listener, contextlib.ExitStack() as stack:
+        listener.listen(2)
+        for _ in range(3):
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(path)
+        with pytest.raises(TimeoutError, match="nobody has taken the connection within"):
+            list(client.call(path, "Status", connect_timeout=0.1))
+        failed: list[BaseException] = []
+
+        def ask() -> None:
+            try:
+                list(client.call(path, "Status", connect_timeout=60))
+            except WireError as e:
+                failed.append(e)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        listener.setblocking(True)
+        for _ in range(4):
+            listener.accept()[0].close()
+        thread.join()
+        assert [str(e) for e in failed] != []
 
 
 def test_client(server: Server) -> None:

@@ -17,6 +17,8 @@ from clusterd.shell.interface import MAX_REQUEST, Rights
 from tests.shell.control_peers import Caller, Server
 from tests.shell.waiting import Spawn, line
 
+MOST = control.MAX_CLIENTS[Rights.CHANGE]
+
 
 def test_anybody_may_connect(server: Server) -> None:
     """The socket's mode lets everybody in; credentials decide what they may."""
@@ -149,14 +151,37 @@ def test_calls_at_once_are_bounded(server: Server, caller: Caller) -> None:
     assert caller.hung_up()
 
 
+def test_calls_a_second_are_bounded(server: Server, caller: Caller) -> None:
+    """Who calls faster is heard again once the second is over, and loses no call; others are answered meanwhile."""
+    count = 3 * control.RATE[Rights.CHANGE]
+    for _ in range(count):
+        caller.send("org.varlink.service.GetInfo")
+    server.until(lambda: any(client.slowed_until is not None for client in server.control.clients))
+    (client,) = server.control.clients
+    other = Caller(server)
+    other.send("org.varlink.service.GetInfo")
+    assert other.reply()["parameters"]["product"] == "clusterd"
+    caller.send("org.varlink.service.GetInfo")
+    now = 0.0
+    while len(caller.got) < count + 1:
+        if client.slowed_until is not None:
+            now = client.slowed_until
+            assert server.control.deadline() == now
+            server.control.expire(now)
+        server.step(now)
+        caller.receive()
+    assert now >= count / control.RATE[Rights.CHANGE] - 1.1
+    other.wire.close()
+
+
 def test_clients_are_bounded(server: Server) -> None:
     """One client too many is hung up on; when one leaves another may come."""
-    callers = [Caller(server) for _ in range(control.MAX_CLIENTS)]
-    server.until(lambda: len(server.control.clients) == control.MAX_CLIENTS)
+    callers = [Caller(server) for _ in range(MOST)]
+    server.until(lambda: len(server.control.clients) == MOST)
     extra = Caller(server)
     assert extra.hung_up()
     callers[0].wire.close()
-    server.until(lambda: len(server.control.clients) == control.MAX_CLIENTS - 1)
+    server.until(lambda: len(server.control.clients) == MOST - 1)
     late = Caller(server)
     late.send("Status")
     server.call().reply(status={})
@@ -240,8 +265,8 @@ def test_credentials_are_the_kernels(server: Server, python: Spawn) -> None:
 def test_strangers_cannot_keep_others_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients without rights have few places of their own, so that the administrator always gets in."""
     monkeypatch.setattr(Peer, "rights", lambda self, uid, readers: Rights.NONE)
-    strangers = [Caller(server) for _ in range(control.MAX_STRANGERS + 3)]
-    server.until(lambda: len(server.control.clients) == control.MAX_STRANGERS)
+    strangers = [Caller(server) for _ in range(control.MAX_CLIENTS[Rights.NONE] + 3)]
+    server.until(lambda: len(server.control.clients) == control.MAX_CLIENTS[Rights.NONE])
     assert strangers[-1].hung_up()
     monkeypatch.setattr(Peer, "rights", lambda self, uid, readers: Rights.CHANGE)
     root = Caller(server)

@@ -31,6 +31,9 @@ from clusterd.shell.control import Call, Client, Control, listen
 DIRECTORIES = ("STATE_DIRECTORY", "RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY")
 """Variables by which systemd tells the service its directories; they stay as long as it runs."""
 
+AT_ONCE = 16
+"""Connections that are taken in one round, if there are as many: who comes and goes must not keep others waiting."""
+
 
 class Requests:
     """Callers wait by the number of their rollout: it goes on whether or not they do."""
@@ -78,7 +81,8 @@ class Requests:
 
     def on_connection(self) -> None:
         assert self.control is not None
-        self.control.accept(time.monotonic())
+        for _ in range(AT_ONCE):
+            self.control.accept(time.monotonic())
 
     def on_client(self, client: Client, events: int) -> None:
         for call in client.handle(events, time.monotonic()):

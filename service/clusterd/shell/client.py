@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -40,8 +41,7 @@ def call(
     (TimeoutError); wire.WireError when the connection ends before the last reply (the master was replaced, say).
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(connect_timeout)
-        sock.connect(os.fspath(path))
+        _connect(sock, path, connect_timeout)
         wire = Wire(sock)
         request: dict[str, Any] = {
             "method": method if "." in method else f"{NAME}.{method}",
@@ -56,6 +56,17 @@ def call(
                 yield reply.get("parameters") or {}
                 if not reply.get("continues"):
                     return
+
+
+def _connect(sock: socket.socket, path: str | os.PathLike[str], timeout: float) -> None:
+    """By the kernel's own time-out: with Python's, a queue that is full for a moment would be an error at once."""
+    seconds, rest = divmod(timeout, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), int(rest * 1e6)))
+    try:
+        sock.connect(os.fspath(path))
+    except BlockingIOError as e:
+        raise TimeoutError(e.errno, f"nobody has taken the connection within {timeout:g} s", os.fspath(path)) from e
+    sock.settimeout(timeout)
 
 
 def _receive(wire: Wire) -> list[tuple[dict[str, Any], list[int]]]:

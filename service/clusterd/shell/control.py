@@ -19,16 +19,19 @@ from clusterd.worker.wire import Message, Wire, WireError
 GROUP = "clusterd"
 MAX_REPLIES = 4 << 20
 """Bytes of replies a client may leave unread; one that leaves more is cut off."""
-MAX_CLIENTS = 64
-MAX_STRANGERS = 8
-"""Of clients without any right: anybody may connect, and must not be able to keep the others out."""
+MAX_CLIENTS = {Rights.CHANGE: 64, Rights.READ: 32, Rights.NONE: 8}
+"""At once, by what they may do: those who may less must not be able to keep the others out."""
 MAX_CALLS = 16
 """Unanswered calls of one client."""
+RATE = {Rights.CHANGE: 100, Rights.READ: 10, Rights.NONE: 10}
+"""Calls of one client that are taken in a second. Those above it wait in its socket: it is slowed down, not refused."""
 IDLE = 60.0
 """Seconds a client may stay without a call."""
 
 _SO_PEERGROUPS = 59
 _BACKLOG = 64
+_CHUNK = 256
+"""Bytes of one client that are looked at before it is another's turn: half a dozen calls at most."""
 
 
 def listen(path: str) -> socket.socket:
@@ -115,8 +118,7 @@ class Control:
         except OSError:
             sock.close()
             return None
-        alike = sum(1 for client in self.clients if (client.rights is Rights.NONE) == (rights is Rights.NONE))
-        if alike >= (MAX_STRANGERS if rights is Rights.NONE else MAX_CLIENTS):
+        if sum(1 for client in self.clients if client.rights is rights) >= MAX_CLIENTS[rights]:
             sock.close()
             return None
         client = Client(self, sock, rights, now)
@@ -125,13 +127,18 @@ class Control:
         return client
 
     def expire(self, now: float) -> None:
-        """Hang up on clients that have waited IDLE seconds without a call."""
+        """Hang up on clients that have waited IDLE seconds without a call; hear again who had called too fast."""
         for client in [c for c in self.clients if not c.calls and now - c.since >= IDLE]:
             client.close()
+        for client in [c for c in self.clients if c.slowed_until is not None and now >= c.slowed_until]:
+            client.slowed_until = None
+            client.watch()
 
     def deadline(self) -> float | None:
         """When `expire` has something to do, monotonic; None: never."""
-        return min((c.since + IDLE for c in self.clients if not c.calls), default=None)
+        times = [c.since + IDLE for c in self.clients if not c.calls]
+        times += [c.slowed_until for c in self.clients if c.slowed_until is not None]
+        return min(times, default=None)
 
     def close(self) -> None:
         """Hang up on everybody; what clients have not read by now they may still read."""
@@ -185,7 +192,11 @@ class Client:
         self.since = now
         self.calls: deque[Call] = deque()
         self.closed = False
-        self._wire = _Plain(sock, limit=MAX_REQUEST, max_backlog=MAX_REPLIES)
+        self.slowed_until: float | None = None
+        """When its calls are taken again."""
+        self._paid = now
+        """The time for which what it has called is enough, at RATE."""
+        self._wire = _Plain(sock, limit=MAX_REQUEST, max_backlog=MAX_REPLIES, chunk=_CHUNK)
 
     def fileno(self) -> int:
         return self._wire.fileno()
@@ -214,11 +225,15 @@ class Client:
         try:
             for message, _ in self._wire.receive():
                 self.since = now
+                self._paid = max(self._paid, now) + 1 / RATE[self.rights]
                 call = self._call(message)
                 if not call.done:
                     calls.append(call)
         except WireError:
             self.close()
+        if self._paid - now > 1 and not self.closed:
+            self.slowed_until = self._paid - 1
+            self.watch()
         return calls
 
     def advance(self) -> None:
@@ -237,7 +252,15 @@ class Client:
         except WireError:
             self.close()
             return
-        self.control.poll.modify(self.fileno(), READ | WRITE if self._wire.wants_write else READ)
+        self.watch()
+
+    def watch(self) -> None:
+        """Wait for what it may do now. Who has answers to read is not heard before: they would pile up."""
+        if self._wire.wants_write:
+            events = WRITE
+        else:
+            events = READ if self.slowed_until is None else 0
+        self.control.poll.modify(self.fileno(), events)
 
     def close(self) -> None:
         if self.closed:

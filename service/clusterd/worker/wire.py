@@ -20,8 +20,6 @@ LIMIT = 16 << 20
 MAX_FDS = 253
 """SCM_MAX_FD: what one sendmsg() may carry."""
 
-_CHUNK = 1 << 16
-
 Message = dict[str, Any]
 
 
@@ -40,10 +38,14 @@ class Wire:
     stream may deliver the descriptors with an earlier byte than the message's last, never with a later message's.
     """
 
-    def __init__(self, sock: socket.socket, *, limit: int = LIMIT, max_backlog: int = 2 * LIMIT) -> None:
+    def __init__(
+        self, sock: socket.socket, *, limit: int = LIMIT, max_backlog: int = 2 * LIMIT, chunk: int = 1 << 16
+    ) -> None:
+        """`chunk` is how many bytes one `receive` takes at most."""
         self.sock = sock
         self.limit = limit
         self.max_backlog = max_backlog
+        self.chunk = chunk
         self._in = bytearray()
         self._scanned = 0
         self._fds: deque[int] = deque()
@@ -112,7 +114,7 @@ class Wire:
         """
         try:
             data, ancillary, flags, _ = self.sock.recvmsg(
-                _CHUNK, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC
+                self.chunk, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC
             )
         except (BlockingIOError, InterruptedError):
             return []
