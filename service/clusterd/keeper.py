@@ -26,7 +26,7 @@ from clusterd.shell.notify import Notifier
 from clusterd.shell.poll import READ, WRITE, Poll
 from clusterd.shell.signals import ORDERS, Signals
 from clusterd.shell.store import Store, chunks
-from clusterd.worker.wire import Wire, WireError
+from clusterd.worker.wire import PROTOCOL, Wire, WireError
 
 CHANNEL = "CLUSTERD_KEEPER"
 """Environment variable of the master: the number of its descriptor for the wire to the keeper."""
@@ -35,6 +35,8 @@ QUICK, DELAY, MAX_DELAY = 0.2, 0.1, 5.0
 delay. Of their first word, since until then their interpreter starts: on a busy machine that alone takes longer."""
 ATTEMPTS, WITHIN = 5, 10.0
 """More deaths than ATTEMPTS in WITHIN seconds before any master was ready end the start: somebody waits for it."""
+LAST = 3
+"""Masters in a row that die so quickly, once the keeper is to stop, before it leaves without one."""
 HANG = 15.0
 """Seconds without a heartbeat after which a master is killed."""
 LOOKS = 5
@@ -216,7 +218,7 @@ class _Keeper:
         for names, fds in chunks(self.store):
             self._send({"event": "store", "names": names}, fds)
         reaped = [[pid, status] for pid, status in self.reaped.items()]
-        self._send({"event": "stored", "start": self.starts, "reaped": reaped})
+        self._send({"event": "stored", "start": self.starts, "reaped": reaped, "protocol": PROTOCOL})
         for number in sorted(self.owed):
             pidfd.send(fd, number)
         self.owed &= {signal.SIGTERM}
@@ -362,10 +364,15 @@ class _Keeper:
         if delay:
             # Or systemd, which knows no main process then, would stop the unit without telling anyone.
             self.notifier.main_pid(os.getpid())
+        if self.ready:
+            # Nobody else does while no master lives, and who serves must not end because of that.
+            self.notifier.watchdog()
         then = "giving up" if self._hopeless(now) else "starting another" + (f" in {delay:g} s" if delay else "")
         self.journal.record(message, f"{text}: {then}")
 
     def _hopeless(self, now: float) -> bool:
+        if signal.SIGTERM in self.owed and self.quick > LAST:
+            return True  # no master lives long enough to be told
         return not self.ready and len([t for t in self.deaths if now - t < WITHIN]) > ATTEMPTS
 
 

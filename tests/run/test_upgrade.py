@@ -7,13 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.clients import asking
 from tests.patience import HANG
-from tests.run.foreground import SERVICE, Foreground
+from tests.run.foreground import SERVICE, Foreground, gone
 from tests.run.test_random import held, settled
 
 
@@ -76,8 +77,14 @@ def test_upgrade(run: Installed) -> None:
             'saved["bills"]',
             "it cannot read what this master would leave to it",
         ),
+        (
+            "worker/wire.py",
+            "OLDEST, PROTOCOL = 1, 1",
+            "OLDEST, PROTOCOL = 2, 3",
+            "the master that runs speaks protocol 1, this clusterd 2 to 3: restart the service",
+        ),
     ],
-    ids=["half written", "a dependency is missing", "another idea of the state"],
+    ids=["half written", "a dependency is missing", "another idea of the state", "another protocol"],
 )
 def test_one_that_cannot_take_over_is_refused(run: Installed, file: str, old: str, new: str, why: str) -> None:
     """It is found out before the master leaves, which stays, and says why."""
@@ -109,6 +116,67 @@ def test_a_reload_is_waited_for(run: Installed) -> None:
     assert reloading.wait(HANG) == 0
     run.wait_for("another master", lambda: run.master() not in (0, before))
     assert run.status()["generation"] == 2
+
+
+def test_older_workers_and_a_downgrade(run: Installed) -> None:
+    """A newer clusterd takes the keeper, zygote and workers of an older one over, forks from that zygote, loads from
+    the files now on disk at a reload; the older one cannot follow on it, which is found out before the newer leaves."""
+    workers, now, newer = run.pids(), "OLDEST, PROTOCOL = 1, 1", "OLDEST, PROTOCOL = 1, 2"
+    version = run.status()["version"]
+    run.spoil("worker/wire.py", now, newer)
+    run.spoil("__init__.py", f'"{version}"', '"99.0.0"')
+    with asking(("127.0.0.1", run.port)) as asked:
+        assert run.upgrade().returncode == 0
+        assert run.pids() == workers and run.status()["version"] == "99.0.0"
+        run.kill_master()
+    asked.assert_nothing_lost()
+    os.kill(workers[0], signal.SIGKILL)
+    run.wait_for("a successor by the old zygote", lambda: run.at_rest(gone=workers[0]))
+    assert run.clusterd("reload").returncode == 0
+    run.wait_for("the old to be gone", run.at_rest)
+    workers, master = run.pids(), run.master()
+    run.spoil("worker/wire.py", newer, now)
+    run.spoil("__init__.py", '"99.0.0"', f'"{version}"')
+    refused = run.upgrade()
+    assert refused.returncode == 1
+    assert "the master that runs speaks protocol 2, this clusterd 1: restart the service" in refused.stderr
+    assert (run.master(), run.pids()) == (master, workers)
+
+
+def test_one_of_the_same_protocol_may_be_older(run: Installed) -> None:
+    """Forth and back again: a downgrade is an upgrade."""
+    workers, version = run.pids(), run.status()["version"]
+    for old, new in ((version, "99.0.0"), ("99.0.0", version)):
+        run.spoil("__init__.py", f'"{old}"', f'"{new}"')
+        assert run.upgrade().returncode == 0
+        assert run.status()["version"] == new and run.pids() == workers
+
+
+@pytest.mark.parametrize("end", ["repaired", "stopped"])
+def test_no_master_can_start(run: Installed, end: str) -> None:
+    """The files are half written and the master dies: the workers serve on, and the keeper tries again. Once the files
+    are whole a master takes over; a stop needs none."""
+    workers, keeper = run.pids(), run.process
+    assert keeper is not None
+    run.spoil("master/loop.py", "import signal\n", "import signal(\n")
+    with asking(("127.0.0.1", run.port)) as asked:
+        os.kill(run.master(), signal.SIGKILL)
+        wanted = "starting another in 1.6 s" if end == "repaired" else "starting another in 0.2 s"
+        end_of_it = time.monotonic() + HANG
+        while wanted not in run.said():
+            assert time.monotonic() < end_of_it, run.said()
+            time.sleep(0.02)
+        assert [pid for pid in workers.values() if not os.path.exists(f"/proc/{pid}")] == []
+    asked.assert_nothing_lost()
+    everything = run.everything()
+    if end == "stopped":
+        keeper.send_signal(signal.SIGTERM)
+        assert run.wait() == 1
+        assert gone(everything) == []
+    else:
+        run.spoil("master/loop.py", "import signal(\n", "import signal\n")
+        run.wait_for("a master", run.at_rest)
+        assert run.pids() == workers
 
 
 @pytest.mark.proof

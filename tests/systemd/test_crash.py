@@ -340,6 +340,25 @@ def test_stopped_master_is_replaced(instance: Instance) -> None:
 
 
 @pytest.mark.proof
+def test_systemds_watchdog(instance: Instance) -> None:
+    """Keeper and master hang both: nobody is left to say WATCHDOG=1, so systemd ends all of it and starts it afresh.
+    Workers serve until then; the sockets stay, so that nobody is refused."""
+    UVICORN.deploy(instance, extra=QUICK)
+    instance.start()
+    inodes, before = instance.inodes(), at_rest(instance)
+    with load.probe(instance.machine, instance.port) as asked:
+        for pid in (keeper(instance), before["master"]["pid"]):
+            kill(instance, pid, signal="STOP")
+        instance.machine.wait_for("systemd to start it again", lambda: instance.show("NRestarts") == "1")
+        after = at_rest(instance)
+    # Of 20 requests a second, those that a worker had when it was ended.
+    assert set(asked.failures) <= {"ConnectionResetError", "IndexError"}, asked.failures
+    assert sum(asked.failures.values()) <= len(before["workers"])
+    assert instance.inodes() == inodes and after["master"]["pid"] != before["master"]["pid"]
+    assert any("Watchdog timeout" in text for text in instance.messages())
+
+
+@pytest.mark.proof
 def test_stop_with_a_stopped_master(instance: Instance) -> None:
     """A stop while the master hangs is ended by systemd's own time-out, and leaves no process."""
     UVICORN.deploy(instance, extra=QUICK)

@@ -19,7 +19,7 @@ from clusterd.shell import pidfd
 from clusterd.shell.memory import State
 from clusterd.shell.poll import Poll
 from clusterd.shell.watched import Watched
-from clusterd.worker.wire import Wire, WireError
+from clusterd.worker.wire import PROTOCOL, Wire, WireError
 
 
 class Keeping:
@@ -32,6 +32,8 @@ class Keeping:
         self.starts = 0
         self.keeper = os.getppid()
         """The keeper's pid."""
+        self.protocol = PROTOCOL
+        """Which the keeper speaks: it may be older than we are."""
         self.reaped: dict[int, int] = {}
         """Wait statuses of processes that were orphaned and reaped by the keeper, by pid."""
         self._receive_store()
@@ -51,6 +53,7 @@ class Keeping:
                     self.fds.update(zip(message["names"], fds, strict=True))
                 elif message.get("event") == "stored":
                     self.starts = int(message["start"])
+                    self.protocol = int(message.get("protocol", 1))
                     self.reaped.update({int(pid): int(status) for pid, status in message.get("reaped", [])})
         self.wire.sock.setblocking(False)
 
@@ -105,7 +108,7 @@ class Keeping:
         pid, fd, wire = start_successor(
             program("keeper"), launch, self.fds, app=app, foreground=False, start=self.starts
         )
-        self.keeper = pid
+        self.keeper, self.protocol = pid, PROTOCOL
         os.close(fd)
         self.wire.close()
         self.wire = Watched(wire.sock, self.poll)

@@ -13,6 +13,7 @@ from clusterd.master.receipts import Receipt
 from clusterd.master.releases import Release
 from clusterd.tasks import codec as tasks
 from clusterd.tasks.model import Tasks
+from clusterd.worker.wire import OLDEST, PROTOCOL
 
 RECEIPTS = 10
 """How many are remembered."""
@@ -20,6 +21,17 @@ RECEIPTS = 10
 
 SLOTS = 1024
 """How many are remembered how their workers ended: as many as there can be."""
+
+
+class Foreign(Exception):
+    """What runs is of a clusterd that this one does not understand."""
+
+
+def _understand(who: str, protocol: int) -> None:
+    """Raises Foreign."""
+    if not OLDEST <= protocol <= PROTOCOL:
+        spoken = str(PROTOCOL) if OLDEST == PROTOCOL else f"{OLDEST} to {PROTOCOL}"
+        raise Foreign(f"{who} that runs speaks protocol {protocol}, this clusterd {spoken}")
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,8 @@ class Ledger:
     tasks: Tasks = field(default_factory=Tasks)
     ends: dict[int, Ends] = field(default_factory=dict)
     """By slot."""
+    keeper: int = PROTOCOL
+    """Which protocol the keeper speaks."""
 
     @property
     def serving(self) -> Release | None:
@@ -83,6 +97,8 @@ class Ledger:
     def to_json(self) -> dict[str, Any]:
         """Holds secrets: for the memfd alone."""
         return {
+            "protocol": PROTOCOL,
+            "keeper": self.keeper,
             "cluster": codec.to_json(self.cluster),
             "releases": {str(k): r.to_json() for k, r in self.releases.items()},
             "receipts": [asdict(r) for r in self.receipts.values()],
@@ -93,8 +109,13 @@ class Ledger:
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Ledger:
-        """The inverse. Raises KeyError, TypeError or ValueError on anything else."""
+        """The inverse. Raises KeyError, TypeError or ValueError on anything else, Foreign where versions do not fit."""
+        _understand("the master", saved.get("protocol", 1))
+        _understand("the keeper", saved.get("keeper", 1))
+        for generation, release in saved["releases"].items():
+            _understand(f"the zygote of generation {generation}", release.get("protocol", 1))
         return cls(
+            keeper=saved.get("keeper", 1),
             environment=saved["environment"],
             cluster=codec.from_json(saved["cluster"]),
             releases={int(k): Release.from_json(v) for k, v in saved["releases"].items()},

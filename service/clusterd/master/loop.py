@@ -78,6 +78,7 @@ class Master:
         saved = context.keeping.load()
         self.first = saved is None
         self.ledger = Ledger(environment) if saved is None else Ledger.from_json(saved)
+        self.ledger.keeper = context.keeping.protocol
         self.telling = Telling(context, self.ledger)
         self.workers = Workers(context, self.ledger)
         self.hanging = Hanging(context, self.ledger, self.workers)
@@ -364,6 +365,7 @@ class Master:
                 f"the keeper died and another cannot be started: {e}",
             )
             return
+        self.ledger.keeper = self.context.keeping.protocol
         child = os.pidfd_open(pid)
         self.context.leaving.add(child)
         os.close(child)

@@ -8,7 +8,7 @@ import time
 
 from clusterd.core import machine
 from clusterd.core.events import Adopted
-from clusterd.master.ledger import Ledger
+from clusterd.master.ledger import Foreign, Ledger
 from clusterd.shell.memory import State
 
 COMMAND = "--rehearse"
@@ -26,6 +26,9 @@ def main(fd: int) -> int:
         ledger = Ledger.from_json(json.loads(saved))
         ledger.cluster, _ = machine.step(ledger.cluster, Adopted(), time.monotonic())
         ledger.to_json()
+    except Foreign as e:
+        print(f"{e}: restart the service, no connection is refused by that", file=sys.stdout)
+        return 1
     except Exception as e:
         print(f"it cannot read what this master would leave to it: {type(e).__name__}: {e}", file=sys.stdout)
         return 1

@@ -45,6 +45,8 @@ class Release:
     """Its zygote, which may be an older clusterd's, hands a worker its bus."""
     board: bool = False
     """It hands a worker its page on the scoreboard."""
+    protocol: int = 1
+    """Which its zygote speaks."""
     reason: str = ""
     tls: dict[str, str] = field(default_factory=dict, repr=False)
     """Of [tls], the contents; {} without."""

@@ -274,8 +274,9 @@ class Workers:
             elif not body.forged:
                 body.forged = True
                 text = f"process {notice.pid} is not of worker {worker}: what it says in its place is ignored"
-                who = {"worker": worker, "slot": body.slot, "generation": body.generation}
-                self.context.journal.record(messages.NOTICE_IGNORED, text, **who)
+                self.context.journal.record(
+                    messages.NOTICE_IGNORED, text, worker=worker, slot=body.slot, generation=body.generation
+                )
             body.notified.consume()
 
     def _is_of(self, body: Body, pid: int | None) -> bool:

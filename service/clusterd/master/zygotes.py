@@ -238,6 +238,7 @@ class Zygotes:
             release.engine = fields.words(message, "engine", "")
             release.python = fields.words(message, "python", "")
             release.bus, release.board = message.get("bus") is True, message.get("board") is True
+            release.protocol = fields.number(message, "protocol", 1)
             born = policy(release.settings, self.context.slots.total)
             self.context.events.append(ZygoteUp(generation, twinned=release.mode == "fork", policy=born))
         elif event == "failed" and release is not None:

@@ -14,6 +14,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+OLDEST, PROTOCOL = 1, 1
+"""Of what keeper, masters, zygotes and workers of one instance say and leave to each other: the version spoken here,
+and the oldest that is still understood. The first is raised when an older clusterd would misunderstand, the second when
+something old is no longer taken: then a running instance has to be restarted, which `clusterd upgrade` finds out."""
+
 LIMIT = 16 << 20
 """Bytes one message may have, its NUL not counted."""
 

@@ -26,7 +26,7 @@ from .engines import command
 from .memfd import memfd, read_memfd
 from .preparing import Prepared, prepare
 from .refusal import Refusal, describe, text_of
-from .wire import Closed, Wire, WireError
+from .wire import PROTOCOL, Closed, Wire, WireError
 
 Message = dict[str, Any]
 
@@ -294,7 +294,7 @@ def _begin(script: str, fd: int) -> int:
     up = {
         "event": "up", "pid": os.getpid(), "mode": mode, "why": why, "interface": prepared.interface,
         "engine": prepared.engine_name, "python": platform.python_version(), "bus": True,
-        "board": boot.kind == "app",
+        "board": boot.kind == "app", "protocol": PROTOCOL,
     }  # fmt: skip
     if mode == "spawn":
         _leave_application_behind(script, sock, message, up)

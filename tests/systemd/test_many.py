@@ -1,0 +1,99 @@
+"""Many applications that nobody asks anything: what two hundred of them take."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.systemd.apps import UVICORN
+from tests.systemd.harness import images
+from tests.systemd.harness.container import Container
+
+COUNT = 200
+REST = 60
+"""Seconds for which they are watched."""
+FILE = """\
+app = "hello:app"
+directory = "/srv/many"
+listen = ["127.0.0.1:{port}"]
+workers = 1
+"""
+MAKE = """
+import sys
+for number in range(int(sys.argv[1])):
+    with open(f"/etc/clusterd/many{number}.toml", "w") as f:
+        f.write(sys.argv[2].replace("{port}", str(9000 + number)))
+"""
+LOOK = """
+import json, os, re, sys, time
+
+def processes():
+    '''Pids by what they are: the sub-cgroup's name without its number.'''
+    found = {}
+    for place, _, _ in os.walk("/sys/fs/cgroup"):
+        kind = re.search(r"/cluster@many\\d+\\.service/([a-z]+)(-\\d+)?$", place)
+        if kind:
+            with open(place + "/cgroup.procs") as f:
+                found.setdefault(kind[1], []).extend(map(int, f.read().split()))
+    return found
+
+def pss(pid):
+    with open(f"/proc/{pid}/smaps_rollup") as f:
+        return sum(int(line.split()[1]) << 10 for line in f if line.startswith("Pss:"))
+
+def ran(pid):
+    '''Seconds of processor time, and how often it was put on a processor.'''
+    with open(f"/proc/{pid}/schedstat") as f:
+        ns, _, times = map(int, f.read().split())
+    return ns / 1e9, times
+
+kinds = processes()
+before = {kind: [ran(pid) for pid in pids] for kind, pids in kinds.items()}
+time.sleep(int(sys.argv[1]))
+assert processes() == kinds, "somebody came or went"
+said = {}
+for kind, pids in kinds.items():
+    after = [ran(pid) for pid in pids]
+    said[kind] = {
+        "count": len(pids),
+        "pss": sum(map(pss, pids)),
+        "seconds": sum(a[0] - b[0] for a, b in zip(after, before[kind])),
+        "runs": sum(a[1] - b[1] for a, b in zip(after, before[kind])),
+    }
+print(json.dumps(said))
+"""
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("release", [images.DEBIAN13.name], indirect=True)
+def test_two_hundred_at_rest(fresh_machine: Container, record_property: pytest.RecordProperty) -> None:
+    """All of them serve; then keeper and master of each take little memory, and together next to nothing of a
+    processor; all are stopped by one command, and nothing is left."""
+    machine = fresh_machine
+    machine.write("/srv/many/hello.py", UVICORN.source())
+    machine.run(["/usr/bin/python3", "-c", MAKE, str(COUNT), FILE])
+    machine.systemctl("daemon-reload")
+    units = [f"cluster@many{number}.service" for number in range(COUNT)]
+    for begin in range(0, COUNT, 10):
+        machine.systemctl("start", *units[begin : begin + 10], timeout=600)
+    asked = f"seq 9000 {8999 + COUNT} | xargs -I@ curl -s -m 60 -o /dev/null -w '%{{http_code}}\\n' http://127.0.0.1:@/"
+    assert machine.sh(asked, timeout=600).stdout.split() == ["200"] * COUNT
+    found = json.loads(machine.run(["/usr/bin/python3", "-c", LOOK, str(REST)], timeout=600).stdout)
+    assert {kind: each["count"] for kind, each in found.items()} == dict.fromkeys(
+        ("keeper", "master", "zygote", "twin", "worker"), COUNT
+    )
+    told = {
+        kind: {
+            "MB": round(each["pss"] / COUNT / 1e6, 1),
+            "% of a processor, all": round(100 * each["seconds"] / REST, 2),
+            "wake-ups/s": round(each["runs"] / COUNT / REST, 2),
+        }
+        for kind, each in found.items()
+    }
+    record_property("at rest", json.dumps(told))
+    ours = found["master"]["pss"] + found["keeper"]["pss"]
+    assert ours / COUNT < 35e6, told
+    assert (found["master"]["seconds"] + found["keeper"]["seconds"]) / REST < 0.2, told
+    machine.systemctl("stop", "cluster@many*", timeout=600)
+    assert [unit for unit in units if machine.processes(unit)] == []
