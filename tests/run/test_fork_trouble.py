@@ -129,6 +129,99 @@ def test_the_interpreter_is_gone(run: Troubled) -> None:
     run.healed()
 
 
+def test_the_zygote_dies_amid_a_fork(run: Troubled) -> None:
+    """It has been told to fork and has not: its twin takes its place and does, and who serves is not touched."""
+    run.start()
+    run.wait_for("its twin", lambda: run.status()["generations"][0]["twin"])
+    generation = run.status()["generations"][0]
+    os.kill(generation["zygote"], signal.SIGSTOP)
+    rest = run.lose(0)
+    run.wait_for("the order", lambda: [w["pid"] for w in run.status()["workers"] if w["state"] == "starting"] == [None])
+    os.kill(generation["zygote"], signal.SIGKILL)
+    run.healed()
+    assert run.pids()[1] == rest[1] and run.status()["generations"][0]["zygote"] == generation["twin"]
+    run.wait_for("every process to be accounted for", run.accounted_for)
+
+
+PROGRAM = """#!{python}
+import http.server, os, socket, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
+server.socket = socket.socket(fileno=3)
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+    notify.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+server.serve_forever()
+"""
+COMMAND = """\
+command = ["{program}"]
+directory = "{directory}"
+listen = "127.0.0.1:{port}"
+workers = 2
+[restart]
+max-delay = "300ms"
+"""
+
+
+@pytest.mark.parametrize("how", ["removed", "not executable", "for another machine"])
+def test_the_program_is_gone(run: Troubled, how: str) -> None:
+    """Of a `command`, while it runs: the reason names it and says what is wrong with it; it is tried again until it can
+    be run, and who serves serves."""
+    program, file = run.directory / "server", run.directory / "command.toml"
+    program.write_text(PROGRAM.format(python=sys.executable))
+    program.chmod(0o755)
+    file.write_text(COMMAND.format(program=program, directory=run.directory, port=run.port))
+    run.start([*CLUSTERD, "run", str(file), "--runtime", str(run.runtime)])
+    kept = run.directory / "kept"
+    program.rename(kept)
+    if how != "removed":
+        program.write_bytes(b"\x7fELF\x00" if how == "for another machine" else kept.read_bytes())
+        program.chmod(0o755 if how == "for another machine" else 0o644)
+    rest = run.lose(0)
+    run.told(str(program))
+    why = {
+        "removed": "does not exist",
+        "not executable": "is not executable: chmod +x",
+        "for another machine": "Exec format error",
+    }
+    assert why[how] in run.said()
+    assert run.pids() == rest
+    kept.rename(program)
+    run.healed()
+
+
+def test_the_disk_is_full_for_the_log(run: Troubled) -> None:
+    """Nothing that is printed can be written: not by the application, not by the master. Workers are followed, and a
+    reload is done, as ever."""
+    run.deploy("hello", LOUD)
+    command = [*CLUSTERD, "run", str(run.configure()), "--runtime", str(run.runtime)]
+    run.start(["/bin/sh", "-c", 'exec "$@" >/dev/full 2>&1', "sh", *command])
+    old = run.pids()[0]
+    os.kill(old, signal.SIGKILL)
+    run.wait_for("its successor", lambda: run.at_rest(gone=old))
+    assert run.clusterd("reload").returncode == 0
+    with urllib.request.urlopen(f"http://127.0.0.1:{run.port}/", timeout=HANG) as answer:
+        assert answer.read() == b"hello"
+    assert run.status()["generation"] == 2 and run.status()["master"]["starts"] == 1
+
+
+LOUD = """
+import os
+
+for descriptor in (1, 2):
+    try:
+        os.write(descriptor, b"somebody reads this")
+    except OSError:
+        pass
+    else:
+        raise RuntimeError("the disk is not full")
+"""
+
+
 def test_out_of_memory() -> None:
     """The kernel ends a worker for want of memory: it is told as what it is, as far as that can be known; the other
     lives, and the next one comes."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from tests.systemd import load
 from tests.systemd.harness.container import Container
@@ -128,6 +131,38 @@ def test_upgrade_under_load(
     assert instance.show("ActiveState") == "active" and instance.show("NRestarts") == "0"
     instance.reload()
     assert instance.get()[0] == 200 and not set(instance.workers().values()) & set(workers.values())
+
+
+@pytest.mark.proof
+def test_half_installed(fresh_machine: Container, project: Path, instances: Callable[[Container], Instance]) -> None:
+    """A file of the package is missing, and the master dies: for longer than systemd's watchdog waits the workers serve
+    on and nothing is lost. Put back, it is enough; where it is not, a stop leaves no process."""
+    machine, instance = fresh_machine, serving(instances(fresh_machine), project)
+    workers, file = instance.workers(), "/usr/share/clusterd/clusterd/master/loop.py"
+    assert instance.show("WatchdogUSec") == "30s"
+
+    def breaks() -> None:
+        machine.run(["mv", file, f"{file}.away"])
+        machine.run(["kill", "-KILL", str(instance.status()["master"]["pid"])])
+
+    def told() -> bool:
+        return any("starting another in 5 s" in text for text in instance.messages(cursor))
+
+    with load.everything(machine, instance.port) as counted:
+        breaks()
+        since, cursor = time.monotonic(), machine.cursor()
+        machine.wait_for("ten tries", lambda: told() and time.monotonic() > since + 40, interval=1)
+        machine.run(["mv", f"{file}.away", file])
+        machine.wait_for("a master", lambda: instance.clusterd("status", check=False).returncode == 0)
+        assert instance.workers() == workers
+    counted.assert_nothing_lost()
+    assert instance.show("NRestarts") == "0"
+    breaks()
+    cursor = machine.cursor()
+    machine.wait_for("a few tries", lambda: any("starting another in" in text for text in instance.messages(cursor)))
+    instance.stop(check=False)
+    assert machine.processes(instance.service) == []
+    machine.run(["mv", f"{file}.away", file])
 
 
 def test_remove_stops_the_instances(

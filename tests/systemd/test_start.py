@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.systemd import load
+from tests.systemd.accounting import at_rest
 from tests.systemd.apps import NODE, UVICORN, WAITRESS, App
 from tests.systemd.harness.container import Container
 from tests.systemd.harness.instance import Instance
@@ -149,6 +150,25 @@ def test_missing_directory(instance: Instance) -> None:
     fails(instance, f"'/srv/{instance.name}/later'")
     instance.write("later/hello.py", UVICORN.source())
     heals(instance)
+
+
+@pytest.mark.once
+def test_directory_closed_while_it_runs(instance: Instance) -> None:
+    """The application's user may not enter its directory any more, and zygote, twin and a worker die: the other serves,
+    and status and journal name the directory. Opened again, it heals by itself."""
+    machine = deployed(instance).machine
+    instance.start()
+    first = at_rest(instance)
+    generation, workers = first["generations"][0], instance.workers()
+    machine.run(["chmod", "0700", instance.directory])
+    at_once = [generation["twin"], generation["zygote"], workers.pop(0)]
+    machine.run(["kill", "-KILL", *map(str, at_once)])
+    machine.wait_for("the reason", lambda: instance.directory in (instance.status()["problem"] or ""))
+    assert instance.directory in instance.show("StatusText") and instance.workers() == workers
+    assert instance.get()[0] == 200
+    machine.run(["chmod", "0755", instance.directory])
+    heals(instance)
+    assert instance.workers()[1] == workers[1]
 
 
 @pytest.mark.proof
