@@ -10,8 +10,21 @@ import pytest
 from played import POLICIES, at_rest, started
 from world import World
 
-from clusterd.core import events, machine
-from clusterd.core.actions import Drain, EndGeneration, Outcome, Steer, Tell, What
+from clusterd.core import events, machine, rules
+from clusterd.core.actions import (
+    BootZygote,
+    Drain,
+    EndGeneration,
+    Exit,
+    Fork,
+    Kill,
+    Outcome,
+    PromoteTwin,
+    Serve,
+    Steer,
+    Tell,
+    What,
+)
 from clusterd.core.draft import Draft
 from clusterd.core.events import (
     Adopted,
@@ -21,13 +34,15 @@ from clusterd.core.events import (
     StopAsked,
     TwinGone,
     WorkerDraining,
+    WorkerFailed,
     WorkerGone,
+    WorkerHung,
     WorkerReady,
     ZygoteGone,
     ZygoteUnborn,
     ZygoteUp,
 )
-from clusterd.core.model import Cluster, Kind, Phase
+from clusterd.core.model import Boot, Cluster, Kind, Phase, Twin
 
 ALL = POLICIES["all"]
 NOBODY = 4711
@@ -103,6 +118,100 @@ def test_who_leaves_by_itself_amid_a_stop_is_not_told(phase: Phase) -> None:
     assert not [a for a in world.actions if isinstance(a, Tell) and a.what is What.WORKER_LEFT]
     world.quiesce()
     assert world.exited == 0
+
+
+def test_its_own_last_words_say_why_it_died() -> None:
+    """The first of them: what comes after is of the same failure. Without any, the way it ended has to do."""
+    world = started(ALL)
+    first, second = (next(world.cluster.accepting(seat)).id for seat in (0, 1))
+    world.event(WorkerFailed(first, "KeyError: 'SECRET'"))
+    world.event(WorkerFailed(first, "the loop is closed"))
+    world.die(first)
+    world.event(WorkerGone(second, "exited with status 3", "is the port taken?"))
+    died = [a for a in world.actions if isinstance(a, Tell) and a.what is What.WORKER_DIED]
+    assert [(a.worker, a.text) for a in died] == [
+        (first, "KeyError: 'SECRET'"),
+        (second, "exited with status 3: is the port taken?"),
+    ]
+    world.quiesce()
+    at_rest(world, 3)
+
+
+def test_who_leaves_by_itself_is_told_and_followed() -> None:
+    """It finishes what it has, in the time of a drain; its seat gets another at once."""
+    world = started(ALL)
+    world.now += 10
+    leaver = next(world.cluster.accepting(1))
+    actions = len(world.actions)
+    world.event(WorkerDraining(leaver.id))
+    after = world.cluster.workers[leaver.id]
+    assert (after.phase, after.accepting) == (Phase.DRAINING, False)
+    assert after.until == world.now + ALL.drain_timeout + rules.KILL_GRACE
+    told = [a for a in world.actions[actions:] if isinstance(a, Tell | Fork)]
+    assert [a.what if isinstance(a, Tell) else (a.generation, a.slot) for a in told] == [What.WORKER_LEFT, (1, 1)]
+    world.die(leaver.id)
+    assert not [a for a in world.actions[actions:] if isinstance(a, Tell) and a.what is What.WORKER_DIED]
+    world.quiesce()
+    at_rest(world, 3)
+
+
+def test_a_try_waits_for_nothing() -> None:
+    """While something is under way it is refused, and says what that is."""
+    world = started(ALL)
+    world.event(Asked(Kind.RELOAD, ALL))
+    world.event(Asked(Kind.TRY, ALL))
+    (refused,) = [f for f in world.finished if f.number == 3]
+    assert refused.outcome is Outcome.REFUSED
+    assert refused.reason == "#2 is under way (reload); try again when it has ended"
+    world.quiesce()
+    assert world.outcome(2) is Outcome.DONE
+
+
+def test_a_zygote_with_a_twin_dies_and_costs_nothing() -> None:
+    """The twin takes its place and another twin is made; nothing is booted, and nobody waits."""
+    world = started(ALL)
+    assert world.cluster.generations[1].twin is Twin.UP
+    actions = len(world.actions)
+    world.event(ZygoteGone(1, "killed by SIGKILL"))
+    after = world.actions[actions:]
+    assert PromoteTwin(1) in after and not [a for a in after if isinstance(a, BootZygote)]
+    assert [a.text for a in after if isinstance(a, Tell)] == ["killed by SIGKILL"]
+    assert world.cluster.generations[1].boot is Boot.UP
+    world.quiesce()
+    assert world.cluster.generations[1].twin is Twin.UP
+    at_rest(world, 3)
+
+
+@pytest.mark.parametrize("decided", [True, False], ids=["by the old one", "by the new one"])
+def test_what_a_new_master_says_again(decided: bool) -> None:
+    """To each what it was told last, once: serve, drain in the time that is left, die."""
+    world = started(ALL)
+    killed, draining, serving = (next(world.cluster.accepting(seat)).id for seat in range(3))
+    world.event(WorkerDraining(draining))
+    world.event(WorkerHung(killed, "hangs", 5.0))
+    world.pending.clear()
+    world.now += 5.0 + rules.KILL_GRACE
+    if decided:
+        world.event(Passed())
+        assert world.cluster.workers[killed].killed
+    actions = len(world.actions)
+    world.replace_master()
+    again = world.actions[actions:]
+    left = ALL.drain_timeout - 5.0 - rules.KILL_GRACE
+    assert [a for a in again if isinstance(a, Drain)] == [Drain(draining, ALL.linger, left)]
+    assert [a for a in again if isinstance(a, Kill)] == [Kill(killed)]
+    assert [a for a in again if isinstance(a, Serve)] == [Serve(serving, None)]
+
+
+def test_a_new_master_that_finds_all_stopped_says_so() -> None:
+    """The one before it died over its last order: to end."""
+    world = started(ALL)
+    world.event(StopAsked())
+    world.quiesce()
+    assert world.exited == 0
+    actions = len(world.actions)
+    world.replace_master()
+    assert world.actions[actions:].count(Exit(0)) == 1
 
 
 def test_a_parked_generation_that_is_lost_is_none_to_roll_back_to() -> None:

@@ -229,6 +229,33 @@ def test_reload_changes_times() -> None:
     assert world.ordered and world.began["users"] == [100.0, 104.0, 104.0]
 
 
+def test_reload_changes_the_timeout() -> None:
+    """The times stay as they were; a run that goes on keeps the timeout that it began with."""
+    world = World()
+    world.situate(users=EVERY)
+    number = world.fork()
+    world.situate(2, users=replace(EVERY, timeout=7.0))
+    world.wait(8.0)
+    assert world.living
+    world.say(number)
+    world.wait()
+    assert world.began["users"] == [100.0, 110.0]
+    world.fork()
+    world.now += 7.0
+    assert [type(action) for action in world._step(Passed())] == [Terminate]
+
+
+def test_of_a_run_that_is_over() -> None:
+    """What the zygote or the process says of it again, to another master, changes nothing."""
+    world = World()
+    world.situate(users=EVERY)
+    number = world.fork()
+    world.say(number)
+    before = world.state
+    for event in (Begun(number), Said(number, False, "KeyError"), Gone(number, "killed by SIGKILL"), Unborn(number)):
+        assert world._step(event) == [] and world.state == before
+
+
 def test_a_task_that_is_removed() -> None:
     """It is forgotten once its run has ended; one that comes back before that goes on."""
     world = World()

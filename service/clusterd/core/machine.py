@@ -135,8 +135,7 @@ def _take(d: Draft, event: Event) -> None:
         case ZygoteGone():
             _zygote_gone(d, event)
         case ZygoteUnborn(number):
-            if (g := d.cluster.generations.get(number)) is not None and g.boot is Boot.BOOTING and not g.ended:
-                d.cluster = d.cluster.with_generation(replace(g, boot=Boot.LOST))
+            _zygote_unborn(d, number)
         case TwinUp(number) | TwinGone(number):
             _twin(d, number, up=isinstance(event, TwinUp))
         case WorkerReady(number):
@@ -271,6 +270,12 @@ def _zygote_up(d: Draft, event: ZygoteUp) -> None:
     policy = _scaled(d, event.policy) if event.policy else g.policy
     g = replace(g, boot=Boot.UP, twinned=event.twinned, twin_losses=0, policy=policy, since=d.now)
     d.cluster = d.cluster.with_generation(g)
+
+
+def _zygote_unborn(d: Draft, number: int) -> None:
+    g = d.cluster.generations.get(number)
+    if g is not None and g.boot is Boot.BOOTING and not g.ended:
+        d.cluster = d.cluster.with_generation(replace(g, boot=Boot.LOST))
 
 
 def _zygote_gone(d: Draft, event: ZygoteGone) -> None:

@@ -90,8 +90,7 @@ def _take(state: Tasks, event: Event, now: float, actions: list[Action]) -> Task
                 outcome = Outcome.STOPPED if run.why == STOPPED else Outcome.FAILED
                 task = _settle(state, name, outcome, f"{run.why}: {reason}" if run.why else reason, now, actions)
             task = _planned(replace(task, run=None), run, state.salt, name, now)
-        case Unborn():
-            # As if it had not been ordered: for whom it was asked, or due, it is so still.
+        case _:  # Unborn: as if it had not been ordered; for whom it was asked, or due, it is so still
             task = replace(task, run=None, asked=True)
     return state.with_task(name, task)
 
