@@ -106,7 +106,8 @@ class Worker:
         self.peer.send({"op": "serve"})
         self.peer.expect("serving")
 
-    def drain(self, linger: float = 0.0, timeout: float = 10.0) -> None:
+    def drain(self, linger: float = 0.0, timeout: float = 60.0) -> None:
+        """A later order hastens it: no test has to be done with kept connections before a linger ends by itself."""
         self.peer.send({"op": "drain", "linger": linger, "timeout": timeout})
 
     def drained(self) -> Message:

@@ -54,11 +54,13 @@ def test_staged_drain(booted, slots, pem: dict[str, str], over: str) -> None:
     client = Http2(slot.getsockname(), insecure("h2") if over == "tls" else None)
     assert client.get("/pid") == (200, f"{worker.pid}\n")
     slow = client.ask("/sleep?seconds=4")
-    worker.drain(linger=0.6)
+    worker.drain(linger=30)
     worker.peer.expect("draining")
     stream = client.ask("/pid")
     assert client.read(stream) == (200, f"{worker.pid}\n")
     assert "connection" not in client.headers[stream]
+    assert client.going_away is None
+    worker.drain(linger=0.2)
     while client.going_away is None:
         assert client.turn()
     assert slow not in client.ended

@@ -104,9 +104,9 @@ def test_drain(booted, slots, engine: str) -> None:
     for client in (kept, idle):
         client.get()
     late = Secure(address, late=True)
-    busy.ask("/sleep?seconds=2")
+    busy.ask("/sleep?seconds=3")
     kept.get()  # late was accepted before this was answered, or with it
-    worker.drain(linger=1.0)
+    worker.drain(linger=30)
     worker.peer.expect("draining")
     late.shake_hands()
     status, headers, body = late.get("/pid")
@@ -115,6 +115,7 @@ def test_drain(booted, slots, engine: str) -> None:
     queued = Secure(address)
     assert queued.get("/pid")[2] == f"{successor.pid}\n"
     assert kept.get()[1]["connection"].lower() == "close"
+    worker.drain(linger=0.2)
     assert busy.read()[1]["connection"].lower() == "close"  # it outlasts the linger: granian tells ASGI then
     for client in (busy, kept, idle):
         assert client.ended()

@@ -47,11 +47,12 @@ def test_drain_answers_in_flight_then_closes(start, slots):
     assert kept.get()[0] == idle.get()[0] == 200
     busy.ask("/sleep?seconds=2")
     assert kept.get("/pid")[2] == f"{worker.pid}\n"
-    worker.drain(linger=1)
+    worker.drain(linger=30)
     worker.peer.expect("draining")
     status, headers, _ = kept.get()
     assert (status, headers["connection"]) == (200, "close")
     assert kept.ended()
+    worker.drain(linger=0.2)
     assert idle.ended()
     status, headers, body = busy.read()
     assert (status, headers["connection"], body) == (200, "close", "slept 2 s\n")
