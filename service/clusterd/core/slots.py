@@ -51,11 +51,7 @@ def _soon(cluster: Cluster) -> set[int]:
     soon = {
         w.slot
         for w in cluster.workers.values()
-        if w.alive
-        and w.phase is not Phase.SERVING
-        and cluster.wanted(w.seat) == w.generation
-        or w.alive
-        and w.phase is Phase.SERVING
+        if w.alive and (w.phase is Phase.SERVING or cluster.wanted(w.seat) == w.generation)
     }
     for seat in cluster.seats:
         number = cluster.wanted(seat)
