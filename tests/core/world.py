@@ -20,6 +20,7 @@ from clusterd.core.actions import (
     Serve,
     Steer,
     Tell,
+    Usher,
     What,
 )
 from clusterd.core.events import (
@@ -38,7 +39,7 @@ from clusterd.core.events import (
     ZygoteUp,
 )
 from clusterd.core.machine import deadline, step
-from clusterd.core.model import NO_SLOT, Cluster, Phase
+from clusterd.core.model import NO_SLOT, Cluster, Mode, Phase
 
 
 @dataclass
@@ -56,6 +57,8 @@ class World:
     unbootable: frozenset[int] = frozenset()
     spares: frozenset[int] = frozenset()  # those that were forked without a slot
     deaf: frozenset[int] = frozenset()  # generations whose workers never begin to accept
+    steered: tuple[int, ...] = ()  # where the kernel was told to send new connections
+    ushered: tuple[Mode, tuple[int, ...]] = (Mode.OFF, ())  # and what the usher was told
 
     def copy(self) -> World:
         return replace(
@@ -69,6 +72,7 @@ class World:
     def event(self, event: Event) -> None:
         """Let one thing happen, and hold what every step must hold."""
         self._perform(self._step(event))
+        assert (self.steered, self.ushered) == (self.cluster.steered, self.cluster.ushered)
 
     def _step(self, event: Event) -> list[Action]:
         before = self.cluster
@@ -107,6 +111,9 @@ class World:
                     self.finished.append(action)
                 case Steer(slots):
                     assert slots, "nowhere to go"
+                    self.steered = slots
+                case Usher(mode, slots):
+                    self.ushered = (mode, slots)
                 case Tell(What.COMMITTED):
                     if self.cluster.rollout is not None:
                         self.commits.append(self.cluster.rollout.moved)
