@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import tomllib
+from collections import deque
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,15 +24,24 @@ from clusterd.cli.gunicorn import reading
 from clusterd.cli.program import clusterd
 from clusterd.config.environment import EnvironmentFileError, parse_environment
 from clusterd.config.load import Invalid, load
-from clusterd.config.settings import TABLE
+from clusterd.config.settings import TABLE, Settings
 from clusterd.core.model import Cluster
 from clusterd.master.ledger import Ledger
+from clusterd.master.releases import Release
+from clusterd.master.tasks import Body as Run
+from clusterd.master.tasks import Tasks
 from clusterd.master.workers import Body, Workers
-from clusterd.shell import fields
+from clusterd.master.zygotes import Zygote, Zygotes
+from clusterd.shell import fields, pidfd
 from clusterd.shell.control import MAX_CALLS, Control
 from clusterd.shell.interface import METHODS
 from clusterd.shell.notified import Notified
 from clusterd.shell.poll import Poll
+from clusterd.tasks.events import Asked as TaskAsked
+from clusterd.tasks.events import Said, Situated, Start
+from clusterd.tasks.machine import step
+from clusterd.tasks.model import Plan
+from clusterd.tasks.model import Tasks as Model
 from clusterd.worker import board
 from clusterd.worker.frames import Frames
 from clusterd.worker.wire import Wire, WireError
@@ -145,6 +155,82 @@ def test_what_a_worker_says_to_the_master(message: dict[str, Any]) -> None:
     assert len(json.dumps([repr(event) for event in context.events])) < 20_000
     assert len(body.traceback) <= fields.TRACEBACK and len(body.awaits) <= 200
     assert all(type(count) is int and count >= 0 for count in body.drained.values())
+
+
+SAID_BY_ZYGOTES = messages(
+    {
+        "event": st.sampled_from(["up", "failed", "twin", "forked", "exited", "fork-failed", "listed"]),
+        "worker": st.integers(1, 3),
+        "pid": st.integers(1, 1 << 22),
+        "status": st.integers(0, 65535),
+        "protocol": st.integers(0, 3),
+        "mode": st.sampled_from(["fork", "spawn"]),
+        "why": st.lists(st.text(max_size=300), max_size=30),
+        "reason": st.text(max_size=100),
+        "traceback": st.text(max_size=100),
+        "token": st.sampled_from(["0", "1"]),
+    }
+)
+
+
+@BOUNDED
+@given(SAID_BY_ZYGOTES, st.sampled_from(["zygote", "twin"]), st.lists(st.booleans(), max_size=2))
+def test_what_a_zygote_says_to_the_master(message: dict[str, Any], kind: str, sent: list[bool]) -> None:
+    """The application's import may have said it: it is understood, ignored, or a broken channel. What it says of its
+    generation is short, a process is one only by the kernel's word, and no descriptor is left."""
+    before = open_descriptors()
+    kept: dict[str, int] = {}
+    context: Any = SimpleNamespace(
+        events=[],
+        keeping=SimpleNamespace(keep=kept.__setitem__),
+        poll=Poll[Any](),
+        slots=SimpleNamespace(total=4),
+        foreground=True,
+    )
+    ledger = Ledger({}, cluster=Cluster(), releases={1: Release(Settings("x", app="hello:app"), {})})
+    workers = Workers.__new__(Workers)
+    workers.context, workers.ledger, workers.others = context, ledger, None
+    workers.bodies = {1: Body(1, 1, 0, command=False), 2: Body(2, 1, 1, command=False, pidfd=-1)}
+    workers.reports, workers.last_words = {}, {}
+    zygotes = Zygotes(context, ledger, workers._on_zygote)
+    zygotes.twins[1] = Zygote(1, Any, token="0")  # type: ignore[arg-type]
+    fds = [os.pidfd_open(os.getpid()) if process else os.open("/dev/null", os.O_RDONLY) for process in sent]
+    with contextlib.suppress(WireError):
+        zygotes._heard(Zygote(1, Any), kind, message, fds)  # type: ignore[arg-type]
+    assert len(repr(context.events)) < 20_000
+    assert all(pidfd.pid_of(fd) == os.getpid() for fd in kept.values())
+    release = ledger.releases[1]
+    assert len(repr([release.mode, release.why, release.interface, release.engine, release.python])) < 40_000
+    assert len(release.reason) <= fields.TRACEBACK and ledger.cluster == Cluster()
+    for fd in kept.values():
+        os.close(fd)
+    context.poll.close()
+    assert open_descriptors() == before
+
+
+@BOUNDED
+@given(
+    messages(
+        {
+            "event": st.sampled_from(["done", "failed", "begun"]),
+            "result": VALUES,
+            "reason": st.text(max_size=100),
+            "traceback": st.text(max_size=100),
+        }
+    )
+)
+def test_what_a_run_of_a_task_says_to_the_master(message: dict[str, Any]) -> None:
+    """Its result, its failure, or nothing; at most one, of itself, and short in what is told."""
+    state, _ = step(Model(), Situated(1, {"users": Plan("hello:count")}, False, 5.0), 0.0)
+    state, (start,) = step(state, TaskAsked("users"), 0.0)
+    assert isinstance(start, Start)
+    tasks = Tasks.__new__(Tasks)
+    tasks.context, tasks.ledger = SimpleNamespace(foreground=True), Ledger({}, tasks=state)  # type: ignore[assignment]
+    tasks.events = deque()
+    with socket.socket() as sock, contextlib.suppress(WireError):
+        tasks._heard(Run(start.number, 1, sock), message)
+    assert len(tasks.events) <= 1 and len(repr(tasks.events)) < 10_000
+    assert all(isinstance(event, Said) and event.number == start.number for event in tasks.events)
 
 
 CALLS = messages(
