@@ -58,6 +58,8 @@ class Server(ThreadingHTTPServer):
         super().__init__(listener.getsockname()[:2], Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
+        self.timeout = 0.05  # of handle_request()
+        self.leaving = False
         self.draining = False
         self.connections: set[socket.socket] = set()
         self.changed = threading.Condition()
@@ -73,8 +75,12 @@ class Server(ThreadingHTTPServer):
             self.connections.discard(request)
             self.changed.notify_all()
 
+    def leave(self, number: int, frame: Any) -> None:
+        """On SIGTERM. Noted, no more: what it interrupts may hold a lock that a new thread would wait for."""
+        self.leaving = True
+
     def drain(self) -> None:
-        """After serve_forever(): the successor has the same socket, so what is queued there is not lost."""
+        """The successor has the same socket, so what is queued there is not lost."""
         self.draining = True
         self.socket.close()
         with self.changed:
@@ -92,10 +98,10 @@ def main() -> None:
     else:
         listener = socket.create_server(("127.0.0.1", 8000))
     server = Server(listener)
-    # shutdown() waits for serve_forever(), which the handler interrupts: another thread has to call it.
-    signal.signal(signal.SIGTERM, lambda number, frame: threading.Thread(target=server.shutdown).start())
+    signal.signal(signal.SIGTERM, server.leave)
     sdnotify.SystemdNotifier().notify("READY=1")
-    server.serve_forever(poll_interval=0.05)
+    while not server.leaving:
+        server.handle_request()
     server.drain()
 
 

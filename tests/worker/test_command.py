@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import socket
 import sys
+import threading
 
 import pytest
 from environments import ROOT
@@ -125,3 +127,56 @@ def test_examples_drain_in_stages(start, slots, application, notify, example):
     assert os.waitstatus_to_exitcode(master.exited(worker)) == 0
     for client in (busy, kept, idle, fresh):
         client.close()
+
+
+TOLD_WITH_A_LOCK_HELD = """
+import os, runpy, signal, sys, threading
+
+import sdnotify
+
+lock = getattr(threading, sys.argv[1])
+held = getattr(lock, "_is_owned", None) or lock.locked
+
+
+def trace(frame, event, argument):
+    return look if frame.f_code.co_filename == threading.__file__ else None
+
+
+def look(frame, event, argument):
+    if event == "line" and held():
+        sys.settrace(None)
+        sdnotify.SystemdNotifier().notify("STATUS=told")
+        os.kill(os.getpid(), signal.SIGTERM)
+    return look
+
+
+sys.settrace(trace)
+runpy.run_path("server.py", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("lock", ["_active_limbo_lock", "_shutdown_locks_lock"])
+def test_an_example_that_is_told_to_drain_while_it_holds_a_lock(start, slots, notify, lock):
+    """One that new threads need: the request it was about to serve is answered, and the program ends."""
+    if not hasattr(threading, lock):
+        pytest.skip(f"this interpreter has no {lock}")
+    path, heard = notify
+    master = start(directory=ROOT / "examples/socketserver", env={"LINGER": "0.2", "PYTHONDONTWRITEBYTECODE": "1"})
+    master.up(kind="command", command=[sys.executable, "-c", TOLD_WITH_A_LOCK_HELD, lock])
+    (slot,) = slots(1)
+    worker = master.fork([slot], notify=path)
+    worker.peer.send({"op": "go"})
+    assert b"READY=1" in heard.recv(4096)
+    heard.setblocking(False)
+    for _ in range(100):  # each request is a thread of its own, and the next one sees to those that have ended
+        with socket.create_connection(slot.getsockname(), HANG) as client:
+            client.settimeout(HANG)
+            client.sendall(b"GET /pid HTTP/1.0\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200")
+        with contextlib.suppress(BlockingIOError):
+            assert heard.recv(4096) == b"STATUS=told"
+            break
+    else:
+        pytest.fail(f"{lock} was never held")
+    assert worker.gone()
+    assert os.waitstatus_to_exitcode(master.exited(worker)) == 0

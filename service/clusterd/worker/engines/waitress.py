@@ -205,6 +205,7 @@ class _Worker:
         for fd, _ in self._watch.poll(0):
             if fd == self._wakeup.fileno():
                 self._wakeup.recv(64)
+                self._take([Drain(self._keep_alive, 30.0)])  # what the master would ask for
                 continue
             self._take(self._channel.orders())
             if self._channel.lost:
@@ -212,8 +213,8 @@ class _Worker:
         raise self._asyncore.ExitNow
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
-        """From somebody who is not the master; he gets the drain the master would ask for."""
-        self._take([Drain(self._keep_alive, 30.0)])
+        """From somebody who is not the master. No more than a wake-up: what it interrupts may hold a lock that the
+        threads of `leaving.begin` would wait for."""
         try:
             self._wakeup_end.send(b"x")
         except OSError:
