@@ -278,15 +278,16 @@ def test_a_websocket_is_told_before_the_end(start: Any, slots: Any, case: Case) 
     master.up(**case.boot)
     (slot,) = slots(1)
     worker = master.serving([slot])
-    websocket = WebSocket(slot.getsockname())
+    websockets = [WebSocket(slot.getsockname()) for _ in range(3)]
     kept = Client(slot.getsockname())
     kept.get()
     worker.drain(linger=0.4, timeout=0.4)
-    assert websocket.close_code() == 1012
-    websocket.close()
+    for websocket in websockets:
+        assert websocket.close_code() == 1012
+        websocket.close()
     assert kept.ended()
     report = worker.drained()
-    assert (report["websockets"], report["closed"], report["cut"]) == (1, 1, 0)
+    assert (report["websockets"], report["closed"], report["cut"]) == (3, 1, 0)
     kept.close()
 
 

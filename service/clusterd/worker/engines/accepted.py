@@ -34,15 +34,20 @@ class Accepted:
             return False  # closed meanwhile
 
 
-def is_idle(fd: int) -> bool:
-    """Whether the last that went over a TCP connection was from here to there, or nothing yet: no request waits."""
-    try:
-        with _borrowed(fd) as sock:
-            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-    except OSError:
-        return False  # closed meanwhile, or of a UNIX socket, which does not tell
-    sent_ago, received_ago, received, sent = _TCP_INFO.unpack(info)
-    return bool(received == 0 or (sent and sent_ago <= received_ago))
+def idle(fds: Iterable[int]) -> dict[int, int]:
+    """Those TCP connections on which the last that went was from here to there, or nothing yet, so that no request
+    waits; and how many segments of data have been sent on each."""
+    found = {}
+    for fd in fds:
+        try:
+            with _borrowed(fd) as sock:
+                info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        except OSError:
+            continue  # closed meanwhile, or of a UNIX socket, which does not tell
+        sent_ago, received_ago, received, sent = _TCP_INFO.unpack(info)
+        if received == 0 or (sent and sent_ago <= received_ago):
+            found[fd] = sent
+    return found
 
 
 def ignore(fd: int) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ...channel import Channel, Draining
 from ...refusal import Refusal
 from .. import require, require_module
-from ..accepted import is_idle
+from ..accepted import idle
 from ..orders import Orders
 from ..pulse import LoopPulse
 from .application import Application, Asgi, Wsgi
@@ -139,10 +139,11 @@ class _Worker:
                 if not fds and servers.stopped and not self._application.busy():
                     return
             elif not fds or draining.fresh_may_close(now) or now >= draining.deadline - _LAST:
-                let_go = True
+                let_go, before = True, idle(fds)
                 if self._application.close_websockets():
                     await asyncio.sleep(_TICK)  # let_go ends the applications' receive(), which must not come first
-                self._closed = max(0, sum(map(is_idle, fds)) - self._application.websockets)
+                # A WebSocket has been sent its 1012 in between, whether its client has answered that already or not.
+                self._closed = len(before.items() & idle(fds).items())
                 servers.let_go()
             # A look at many connections takes its time: never more than a tenth of it.
             pause = max(_TICK, 10 * (time.monotonic() - now))
