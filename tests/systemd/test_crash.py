@@ -23,7 +23,7 @@ QUICK = """\
 workers = 3
 [reload]
 soak = "100ms"
-linger = "200ms"
+linger = "1s"
 drain-timeout = "5s"
 watch = "1s"
 [stop]

@@ -161,8 +161,10 @@ def test_directory_closed_while_it_runs(instance: Instance) -> None:
     first = at_rest(instance)
     generation, workers = first["generations"][0], instance.workers()
     machine.run(["chmod", "0700", instance.directory])
-    at_once = [generation["twin"], generation["zygote"], workers.pop(0)]
-    machine.run(["kill", "-KILL", *map(str, at_once)])
+    master, at_once = first["master"]["pid"], [generation["twin"], generation["zygote"], workers.pop(0)]
+    # Stopped, so that it does not have another twin made between the first and the second.
+    kills = ["-STOP", master], ["-KILL", *at_once], ["-CONT", master]
+    machine.sh("; ".join(f"kill {' '.join(map(str, each))}" for each in kills))
     machine.wait_for("the reason", lambda: instance.directory in (instance.status()["problem"] or ""))
     assert instance.directory in instance.show("StatusText") and instance.workers() == workers
     assert instance.get()[0] == 200
