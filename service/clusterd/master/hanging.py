@@ -18,7 +18,7 @@ CONFIRM = 2.0
 master may be the first that runs."""
 
 PUNCTUAL = 1.0
-"""Seconds a look may be late; after a later one nobody's silence counts, for the master has not run either."""
+"""Seconds a look may be late; before a later one nobody's silence counts, for the master has not run either."""
 
 
 class Hanging:
@@ -29,6 +29,8 @@ class Hanging:
         self.ledger = ledger
         self.workers = workers
         self._due = math.inf
+        self._since = -math.inf
+        """Silence counts from here on."""
         self._suspects: dict[int, float] = {}
         """Silent for too long, and since when that is known."""
 
@@ -41,17 +43,21 @@ class Hanging:
         if now < self._due:
             self._due = min([self._due, *(now + limit for _, limit in watched)])
             return
-        late, self._due = now - self._due > PUNCTUAL, math.inf
-        self._suspects = {n: now if late else since for n, since in self._suspects.items() if n in self.workers.bodies}
+        if now - self._due > PUNCTUAL:
+            # What thaws runs again in any order, and with much on one machine not at once: each has its time anew.
+            self._since = now
+        self._due = math.inf
+        self._suspects = {n: since for n, since in self._suspects.items() if n in self.workers.bodies}
         for body, limit in watched:
             if (beat := self._beat(body)) is not None:
                 self._due = min(self._due, self._look(body, now, beat, limit))
 
     def _look(self, body: Body, now: float, beat: float, limit: float) -> float:
         """When to look again."""
-        if now - beat < limit:
+        counted = max(beat, self._since)
+        if now - counted < limit:
             self._suspects.pop(body.id, None)
-            return beat + limit
+            return counted + limit
         since = self._suspects.setdefault(body.id, now)
         if now - since < CONFIRM:
             return since + CONFIRM
