@@ -95,5 +95,5 @@ TestAnything.settings = settings(max_examples=150, stateful_step_count=60)
 def test_anything_at_length(request: pytest.FixtureRequest) -> None:
     """The same for longer; with `--hypothesis-seed=N` with examples nobody has tried before."""
     fixed = request.config.getoption("--hypothesis-seed") is None
-    at_length = settings(max_examples=1500, stateful_step_count=100, derandomize=fixed, print_blob=True)
+    at_length = settings(max_examples=500, stateful_step_count=100, derandomize=fixed, print_blob=True)
     run_state_machine_as_test(Anything, settings=at_length)  # type: ignore[no-untyped-call]
