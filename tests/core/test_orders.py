@@ -249,6 +249,8 @@ def test_who_is_old_enough() -> None:
         d = draft(generation(1, policy), other)
         rules.recycle(d)
         assert d.actions == []
+        # What is no deadline in the past to whom it cannot apply: the loop would turn without a rest.
+        assert rules.end_of_life(d.cluster, other) == (None if other.ready_at != NOW - 39.0 else end + 11.0)
     for d in (draft(generation(1, policy), ALL[0], stopping=True), draft(ALL[0])):
         rules.recycle(d)
         assert d.actions == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from states import ALL, NOW, THREE, draft, generation, rollout, worker
 from clusterd.core import rollout as rules
 from clusterd.core.actions import Finish, Outcome, Tell, What
 from clusterd.core.draft import Draft
-from clusterd.core.model import Boot, Kind, Phase, Stage, Watch, Worker
+from clusterd.core.model import Boot, Kind, Phase, Rollout, Stage, Watch, Worker
 
 ONE = replace(THREE, surge=1)
 NEW = tuple(worker(20 + seat, seat, generation=2) for seat in range(3))
@@ -41,6 +42,43 @@ def test_a_batch(surge: int | None, old: tuple[Worker, ...], upto: int) -> None:
     d = draft(new, *old, rollout=rollout(Stage.PREPARING, upto=0))
     rules.prepare(d)
     assert d.cluster.rollout is not None and d.cluster.rollout.upto == upto
+
+
+READY = tuple(replace(w, phase=Phase.READY, accepting=False) for w in NEW)
+SOAKED = rollout(Stage.SOAKING, since=NOW - THREE.soak)
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "since", "commits"),
+    [
+        (Kind.RELOAD, ALL, NOW - THREE.soak, True),
+        (Kind.RELOAD, ALL, NOW - THREE.soak + 0.1, False),
+        (Kind.RELOAD, (), NOW, True),
+        (Kind.START, (), NOW, True),
+        (Kind.START, ALL, NOW, True),  # begun again while some of it serves
+    ],
+)
+def test_a_soak(kind: Kind, old: tuple[Worker, ...], since: float, commits: bool) -> None:
+    """It takes its time, where somebody serves meanwhile; a start does not, whoever serves."""
+    d = draft(generation(2), *old, *READY, rollout=replace(SOAKED, kind=kind, since=since))
+    rules.soak(d)
+    assert d.cluster.rollout is not None
+    assert (d.cluster.rollout.stage is Stage.COMMITTED, told(d)) == (commits, [What.COMMITTED] if commits else [])
+
+
+@pytest.mark.parametrize(
+    ("rule", "moves", "workers"),
+    [(rules.prepare, rollout(Stage.PREPARING), READY), (rules.soak, SOAKED, READY), (rules.settle, COMMITTED, NEW)],
+)
+def test_what_has_failed_goes_no_further(
+    rule: Callable[[Draft], None], moves: Rollout, workers: tuple[Worker, ...]
+) -> None:
+    """In the very pass in which it fails: its zygote may be lost just when all else is as it should be."""
+    for failure in ("", "its import failed"):
+        d = draft(generation(2), *workers, rollout=replace(moves, failure=failure))
+        before = d.cluster
+        rule(d)
+        assert (d.cluster != before or bool(d.actions)) == (not failure)
 
 
 @pytest.mark.parametrize("waiting", range(3))

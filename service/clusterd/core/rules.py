@@ -116,8 +116,6 @@ def boot_failed(d: Draft, g: Generation, reason: str) -> None:
 
 def recycle(d: Draft) -> None:
     """Whoever serves and is old enough is spent."""
-    if d.cluster.stopping:
-        return
     for w in d.cluster.workers.values():
         if (end := end_of_life(d.cluster, w)) is not None and d.now >= end:
             spend(d, w, f"has served for {d.cluster.generations[w.generation].policy.max_age:g} s")
