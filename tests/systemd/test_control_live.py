@@ -14,7 +14,7 @@ from tests.systemd.accounting import at_rest, kill_master
 from tests.systemd.apps import UVICORN, WAITRESS, App
 from tests.systemd.harness.instance import Instance
 
-QUICK = '[reload]\nsoak = "100ms"\nlinger = "200ms"\n'
+QUICK = '[reload]\nsoak = "100ms"\nlinger = "1s"\n'
 
 
 def test_varlink(instance: Instance) -> None:

@@ -148,7 +148,7 @@ BOUNDS = {
 def test_recycling_under_load(instance: Instance, bound: str) -> None:
     """Workers follow each other without a pause: nothing is lost, every slot is served at every instant, and never do
     two start at once, though all are of the same age."""
-    UVICORN.deploy(instance, extra=f'workers = 3\n[reload]\nlinger = "300ms"\n[recycle]\n{BOUNDS[bound]}\n')
+    UVICORN.deploy(instance, extra=f'workers = 3\n[reload]\nlinger = "1s"\n[recycle]\n{BOUNDS[bound]}\n')
     if bound == "max-memory":
         instance.write("hello.py", UVICORN.source() + GREEDY)
     instance.start()
