@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,11 @@ from tests.clients import asking
 from tests.run.foreground import Foreground, gone
 
 DYING = Path(__file__).with_name("dying.py")
+
+
+def at_length(test: Callable[[], None]) -> Callable[[], None]:
+    """For the proof, with time for a start or more at each of some hundred points."""
+    return pytest.mark.proof(pytest.mark.timeout(1200)(test))
 
 
 class Dying(Foreground):
@@ -140,20 +145,19 @@ def test_runs_of_tasks() -> None:
     runs(range(0, 120, 17))
 
 
-@pytest.mark.proof
+@at_length
 def test_runs_of_tasks_everywhere() -> None:
     """Every point of one."""
     runs(itertools.count())
 
 
-@pytest.mark.proof
-@pytest.mark.timeout(1200)  # each point is a start of its own
+@at_length
 def test_start_and_stop_everywhere() -> None:
     """Every fifth point of a start and a stop."""
     start_and_stop(itertools.count(step=5))
 
 
-@pytest.mark.proof
+@at_length
 def test_reload_everywhere() -> None:
     """Every point of a reload."""
     reloads(itertools.count())
