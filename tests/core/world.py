@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from clusterd.core import codec
+from clusterd.core import codec, slots
 from clusterd.core.actions import (
     Action,
     BootZygote,
@@ -78,6 +78,8 @@ class World:
         before = self.cluster
         self.cluster, actions = step(before, event, self.now)
         assert codec.from_json(codec.to_json(self.cluster)) == self.cluster
+        steering = slots.live(self.cluster), slots.usher(self.cluster)
+        assert (self.cluster.steered, self.cluster.ushered) == steering, "kernel and usher do not follow what is true"
         self.actions += actions
         due = deadline(self.cluster, self.now)
         assert due is None or due > self.now, "a deadline that has passed and was left: the master would spin"

@@ -3,8 +3,8 @@
     dying.py run FILE RUNTIME       `clusterd run FILE --runtime RUNTIME`, with such masters
     dying.py --process ...          such a master, as the keeper starts it
 
-The file RUNTIME/die-at names the point: a number, counted from when the file appears. The master removes it, writes
-what it was about to do to RUNTIME/died, and sends itself SIGKILL.
+The file RUNTIME/die-at names the point: a number, counted from when the file appears. The master removes it, says in
+RUNTIME/died what it was about to do, and sends itself SIGKILL. Where somebody else has removed it, it lives.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from clusterd.master import entry, keeping, loop, performing, tasks
 class Fate:
     def __init__(self, runtime: Path) -> None:
         self.plan = runtime / "die-at"
-        self.died = runtime / "died"
+        self.dying, self.died = runtime / "dying", runtime / "died"
         self.count = 0
 
     def point(self, what: str) -> None:
@@ -36,8 +36,12 @@ class Fate:
             return
         self.count += 1
         if self.count > limit:
-            self.died.write_text(what)
-            self.plan.unlink()
+            self.dying.write_text(what)
+            try:
+                self.plan.unlink()
+            except FileNotFoundError:
+                return
+            self.dying.rename(self.died)
             os.kill(os.getpid(), signal.SIGKILL)
 
     def beset(self, owner: type, name: str) -> None:

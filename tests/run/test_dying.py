@@ -35,10 +35,12 @@ class Dying(Foreground):
 
     def died(self) -> str:
         """What the master was doing when it died; '' when it never came to the point."""
-        if (self.runtime / "die-at").exists():
+        died = self.runtime / "died"
+        try:
             (self.runtime / "die-at").unlink()
             return ""
-        died = self.runtime / "died"
+        except FileNotFoundError:
+            self.wait_for("its last words", died.exists)
         text = died.read_text()
         died.unlink()
         return text
