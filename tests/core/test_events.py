@@ -15,7 +15,9 @@ from clusterd.core.actions import (
     Exit,
     Finish,
     Kill,
+    MakeTwin,
     Outcome,
+    PromoteTwin,
     Serve,
     Steer,
     Tell,
@@ -101,6 +103,8 @@ def test_a_reload_before_anything_serves_is_a_start() -> None:
     """And is answered as one."""
     cluster, _ = step(Cluster(), Asked(Kind.RELOAD, THREE), NOW)
     assert cluster.rollout is not None and cluster.rollout.kind is Kind.START
+    cluster, _ = step(Cluster(), Asked(Kind.TRY, THREE), NOW)
+    assert cluster.rollout is not None and cluster.rollout.kind is Kind.TRY, "which serves nobody"
 
 
 @pytest.mark.parametrize(("kind", "forgets"), [(Kind.RELOAD, True), (Kind.TRY, False)])
@@ -153,8 +157,9 @@ def test_of_a_generation_that_was_told_to_end(event: Event, boot: Boot) -> None:
 
 def test_a_zygote_that_dies() -> None:
     """It is told of its own generation; of one that was lost before it is no news."""
-    _, actions = after(ZygoteGone(1, "killed by SIGKILL"), *ALL)
+    cluster, actions = after(ZygoteGone(1, "killed by SIGKILL"), *ALL)
     assert tells(actions, What.ZYGOTE_LOST) == [Tell(What.ZYGOTE_LOST, "killed by SIGKILL", generation=1)]
+    assert PromoteTwin(1) in actions and MakeTwin(1) in actions and cluster.generations[1].twin is Twin.ASKED
     waits = {BOOT: Failures(2, NOW + 9.0)}
     cluster, actions = after(ZygoteGone(1, "x"), generation(1, boot=Boot.LOST, twin=Twin.NONE), *ALL, failures=waits)
     assert not tells(actions) and cluster.failures == waits
@@ -192,6 +197,7 @@ def test_a_twin_that_is_up() -> None:
         (WorkerReady(30), STARTING, Tell(What.WORKER_READY, "", 30, 6, 1)),
         (WorkerServing(11), replace(ODD, accepting=False), Tell(What.WORKER_REPLACED, "", 11, 6, 1)),
         (WorkerServing(11), ODD, None),  # said again, to a new master
+        (WorkerServing(11), replace(ODD, phase=Phase.DRAINING, accepting=False, until=NOW + 9.0), None),  # too late
         (WorkerDraining(11), ODD, Tell(What.WORKER_LEFT, "", 11, 6, 1)),
         (WorkerGone(11, "killed"), ODD, Tell(What.WORKER_DIED, "killed", 11, 6, 1)),
         (WorkerGone(11, "killed", "do this"), ODD, Tell(What.WORKER_DIED, "killed: do this", 11, 6, 1)),
@@ -214,6 +220,9 @@ def test_a_worker_of_a_rollout_is_no_replacement() -> None:
     committed = rollout(Stage.COMMITTED, 3, 3)
     cluster, actions = after(WorkerServing(20), generation(2), *ALL, new, rollout=committed)
     assert cluster.workers[20].accepting and not tells(actions, What.WORKER_REPLACED)
+    preparing = rollout(Stage.PREPARING, 0, 3)
+    _, actions = after(WorkerServing(11), generation(2), replace(ODD, accepting=False), rollout=preparing)
+    assert tells(actions) == [Tell(What.WORKER_REPLACED, "", 11, 6, 1)], "of the generation that serves meanwhile"
 
 
 @pytest.mark.parametrize("event", [WorkerGone(11, "killed"), WorkerHung(11, "silent", 5.0), WorkerDraining(11)])
@@ -265,3 +274,13 @@ def test_no_deadlines_but_those_of_workers_at_a_stop() -> None:
     assert deadline(draft(booting, stopping=True).cluster, NOW) is None
     assert deadline(draft(booting, last).cluster, NOW + 1.0) == NOW + 3.0
     assert deadline(draft(booting).cluster, NOW) == NOW - 1.0 + THREE.ready_timeout
+
+
+def test_a_seat_that_is_filled_waits_for_no_back_off() -> None:
+    """Its successor is on its way: what is waited for is that; and once it is ready, that it has lived."""
+    failures = {1: Failures(2, NOW + 5.0)}
+    others = ALL[0], ALL[2]
+    assert deadline(draft(*others, failures=failures).cluster, NOW) == NOW + 5.0
+    assert deadline(draft(*others, STARTING, failures=failures).cluster, NOW) == STARTING.until
+    lives = replace(YOUNG, ready_at=NOW)
+    assert deadline(draft(*others, lives, failures=failures).cluster, NOW) == NOW + MIN_LIFE
