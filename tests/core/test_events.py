@@ -81,6 +81,15 @@ def test_a_new_master_with_nothing_to_do() -> None:
     assert actions == [Serve(10), Serve(11), Serve(12), Steer((0, 1, 2)), Usher(*SPARE_SLOTS)]
 
 
+def test_what_a_new_master_says_to_workers() -> None:
+    """A former spare gets its sockets with the order again; who drains hears of the time that is left."""
+    handed = replace(ALL[1], slot=1, handed=True)
+    late = worker(20, 0, Phase.DRAINING, 1, until=NOW + rules.KILL_GRACE / 2)
+    _, actions = after(Adopted(), ALL[0], handed, ALL[2], late)
+    said = [a for a in actions if isinstance(a, Serve | Drain)]
+    assert said == [Serve(10), Serve(11, 1), Serve(12), Drain(20, 0.0, 0.0)]
+
+
 def test_a_new_master_after_the_end() -> None:
     """It leaves as its predecessor was to, once."""
     _, actions = step(Cluster(stopping=True, stopped=True, status=1), Adopted(), NOW)
@@ -127,6 +136,8 @@ def test_a_request_that_cannot_be() -> None:
         Tell(What.REFUSED, why, generation=1, number=7),
     ]
     assert cluster.next_rollout == 8 and cluster.rollout is None
+    _, actions = step(Cluster(), Asked(Kind.ROLLBACK, THREE), NOW)
+    assert actions[0] == Finish(1, Kind.ROLLBACK, Outcome.REFUSED, 0, why), "nothing serves yet"
 
 
 def test_a_number_of_workers() -> None:
@@ -159,7 +170,8 @@ def test_a_zygote_that_dies() -> None:
     """It is told of its own generation; of one that was lost before it is no news."""
     cluster, actions = after(ZygoteGone(1, "killed by SIGKILL"), *ALL)
     assert tells(actions, What.ZYGOTE_LOST) == [Tell(What.ZYGOTE_LOST, "killed by SIGKILL", generation=1)]
-    assert PromoteTwin(1) in actions and MakeTwin(1) in actions and cluster.generations[1].twin is Twin.ASKED
+    g = cluster.generations[1]
+    assert PromoteTwin(1) in actions and MakeTwin(1) in actions and (g.twin, g.twin_losses) == (Twin.ASKED, 0)
     waits = {BOOT: Failures(2, NOW + 9.0)}
     cluster, actions = after(ZygoteGone(1, "x"), generation(1, boot=Boot.LOST, twin=Twin.NONE), *ALL, failures=waits)
     assert not tells(actions) and cluster.failures == waits
