@@ -168,7 +168,7 @@ def test_of_a_generation_that_was_told_to_end(event: Event, boot: Boot) -> None:
 
 def test_a_zygote_that_dies() -> None:
     """It is told of its own generation; of one that was lost before it is no news."""
-    cluster, actions = after(ZygoteGone(1, "killed by SIGKILL"), *ALL)
+    cluster, actions = after(ZygoteGone(1, "killed by SIGKILL"), generation(1, twin_losses=2), *ALL)
     assert tells(actions, What.ZYGOTE_LOST) == [Tell(What.ZYGOTE_LOST, "killed by SIGKILL", generation=1)]
     g = cluster.generations[1]
     assert PromoteTwin(1) in actions and MakeTwin(1) in actions and (g.twin, g.twin_losses) == (Twin.ASKED, 0)
@@ -249,9 +249,23 @@ def test_one_that_hangs() -> None:
     cluster, actions = after(WorkerHung(11, "silent", 5.0), ALL[0], YOUNG, ALL[2])
     assert cluster.workers[11].until == NOW + 5.0 + rules.KILL_GRACE
     assert Drain(11, 0.0, 5.0) in actions and cluster.failures[1].count == 1
+    begins = replace(ODD, accepting=False, until=NOW + 9.0)
+    cluster, _ = after(WorkerHung(11, "silent", 5.0, accepts=True), ALL[0], begins, ALL[2])
+    assert not cluster.workers[11].accepting, "it had not begun to"
     waits = replace(YOUNG, phase=Phase.READY, accepting=False)
-    _, actions = after(WorkerHung(11, "silent", 5.0), ALL[0], waits, ALL[2])
+    cluster, actions = after(WorkerHung(11, "silent", 5.0), ALL[0], waits, ALL[2])
     assert Kill(11) in actions, "it has nothing to finish"
+    _, actions = step(cluster, WorkerGone(11, "killed by SIGKILL"), NOW)
+    assert tells(actions, What.WORKER_DIED) == [Tell(What.WORKER_DIED, "silent", 11, 6, 1)]
+
+
+def test_one_that_serves_has_no_deadline() -> None:
+    """It had one to begin by; who drains keeps its own, whatever it says."""
+    cluster, _ = after(WorkerServing(11), ALL[0], replace(ODD, accepting=False, until=NOW + 9.0), ALL[2])
+    assert (cluster.workers[11].accepting, cluster.workers[11].until) == (True, None)
+    drains = replace(ODD, phase=Phase.DRAINING, accepting=False, until=NOW + 9.0)
+    cluster, _ = after(WorkerServing(11), ALL[0], drains, ALL[2])
+    assert (cluster.workers[11].accepting, cluster.workers[11].until) == (False, NOW + 9.0)
 
 
 @pytest.mark.parametrize("event", [WorkerGone(11, "killed"), WorkerDraining(11)])
