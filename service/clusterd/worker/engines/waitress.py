@@ -25,6 +25,7 @@ from ..board import Figures
 from ..channel import Channel, Drain, Draining, Order, Serve
 from ..trust import believing, everybody
 from . import require, wsgi
+from .orders import SIGTERM_TIMEOUT
 from .pulse import Pulse, Threads
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ class _Worker:
         for fd, _ in self._watch.poll(0):
             if fd == self._wakeup.fileno():
                 self._wakeup.recv(64)
-                self._take([Drain(self._keep_alive, 30.0)])  # what the master would ask for
+                self._take([Drain(self._keep_alive, SIGTERM_TIMEOUT)])  # what the master would ask for
                 continue
             self._take(self._channel.orders())
             if self._channel.lost:
