@@ -13,7 +13,6 @@ from clusterd.core.actions import Finish, Outcome, Tell, What
 from clusterd.core.draft import Draft
 from clusterd.core.model import Boot, Kind, Phase, Rollout, Stage, Watch, Worker
 
-ONE = replace(THREE, surge=1)
 NEW = tuple(worker(20 + seat, seat, generation=2) for seat in range(3))
 COMMITTED = rollout(Stage.COMMITTED, moved=3, upto=3)
 RETURNING = rollout(Stage.RETURNING, upto=0, failure="it died", returned=True)
