@@ -219,6 +219,47 @@ def test_record_to_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sent["CODE_FUNC"] == "test_record_to_the_journal"
 
 
+def test_journald_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What finds its queue full costs records, not the master; how many is told with the next that is taken."""
+    from systemd import journal
+
+    sent: list[tuple[str, dict[str, object]]] = []
+
+    def full(text: str, **fields: object) -> None:
+        raise BlockingIOError
+
+    told = Journal("hello", native=True)
+    monkeypatch.setattr(journal, "send", full)
+    told.record(messages.STARTED, "lost")
+    told.record(messages.STARTED, "lost too")
+    monkeypatch.setattr(journal, "send", lambda text, **fields: sent.append((text, fields)))
+    told.record(messages.STARTED, "back")
+    told.record(messages.STARTED, "and on")
+    assert [text for text, _ in sent] == ["2 records could not be told: journald took none", "back", "and on"]
+    assert sent[0][1]["MESSAGE_ID"] == messages.JOURNAL_FULL.id and sent[0][1]["CLUSTERD_APP"] == "hello"
+
+
+def test_room_in_a_queue(tmp_path: Path) -> None:
+    """A socket nobody reads from has room until its queue is full, and again after a read. Nobody there: no wait."""
+    path = str(tmp_path / "journal")
+    assert journal_module.has_room(path)
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
+    ):
+        journald.bind(path)
+        sender.setblocking(False)
+        sent = 0
+        with pytest.raises(BlockingIOError):
+            while journal_module.has_room(path):
+                sender.sendto(b"x", path)
+                sent += 1
+            sender.sendto(b"x", path)
+        assert sent > 0
+        journald.recv(1)
+        assert journal_module.has_room(path)
+
+
 def test_stream_without_journal() -> None:
     """A worker's output goes where ours goes, when there is no journal or it cannot be reached."""
     for native in (False, True):

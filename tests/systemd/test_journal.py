@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -176,3 +177,44 @@ def test_secrets_stay_secret(instance: Instance) -> None:
         json.dumps(instance.machine.journal(unit=instance.service)),
     ]
     assert not [text for text in shown if "secret-in" in text]
+
+
+FILL = """
+import socket
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, 32, 1 << 23)  # SO_SNDBUFFORCE: not what we have sent, the queue is to be full
+s.setblocking(False)
+while True:
+    try:
+        s.sendto(b"MESSAGE=filling", "/run/systemd/journal/socket")
+    except BlockingIOError:
+        break
+"""
+
+
+def test_journald_stands_still(instance: Instance) -> None:
+    """Nobody waits for it: workers are replaced, a master too, a reload runs. What was not told is counted."""
+    machine = instance.machine
+    deploy(instance)
+    instance.start()
+    journald = machine.show("systemd-journald.service", "MainPID")
+    machine.run(["kill", "-STOP", journald])
+    try:
+        machine.run(["/usr/bin/python3", "-c", FILL])
+        victim = instance.workers()[1]
+        kill(instance, victim)
+        machine.wait_for("a successor", lambda: instance.workers().get(1) not in (None, victim))
+        instance.write("hello.py", APP.replace('"hello"', '"other"'))
+        instance.clusterd("reload")
+        assert instance.get() == (200, "other")
+        kill_master(instance)
+        workers = {worker["slot"]: worker["pid"] for worker in at_rest(instance)["workers"]}
+        kill(instance, workers[1])
+        machine.wait_for("another successor", lambda: instance.workers().get(1) not in (None, workers[1]))
+    finally:
+        machine.run(["kill", "-CONT", journald])
+    kill(instance, workers[0])
+    (record,) = machine.wait_for(
+        "the count", lambda: told(machine.journal(unit=instance.service), messages.JOURNAL_FULL)
+    )
+    assert re.match(r"\d+ records could not be told", text(record)) and record["PRIORITY"] == "4"

@@ -281,6 +281,14 @@ UNEXPECTED = Message(
     "A process of @CLUSTERD_APP@ said something its state does not allow. It is ignored. This is a bug of clusterd: "
     "please report it with the record.",
 )
+JOURNAL_FULL = Message(
+    "b467e4a7aad146c597d19187a6e0dc92",
+    Priority.WARNING,
+    "Records of @CLUSTERD_APP@ are missing here",
+    "systemd-journald did not take what clusterd had to tell: it was stopped, hung, or waited for a slow disk. "
+    "clusterd does not wait for it, and serves on. 'clusterd status @CLUSTERD_APP@' shows how things are, "
+    "'systemctl status systemd-journald' how journald is; look at the disk that /var/log/journal is on, too.",
+)
 MASTER_DIED = Message(
     "b1f579f44f59457b8d67b20561964277",
     Priority.ERROR,
