@@ -177,6 +177,15 @@ def test_a_zygote_that_dies() -> None:
     assert not tells(actions) and cluster.failures == waits
 
 
+@pytest.mark.parametrize(("lived", "count"), [(MIN_LIFE / 2, 3), (MIN_LIFE, 1)])
+def test_a_zygote_without_a_twin_that_dies(lived: float, count: int) -> None:
+    """Soon after it was up that is one more failure of its boot, and the wait grows; later, the first."""
+    there = generation(1, twinned=False, twin=Twin.NONE, since=NOW - lived)
+    cluster, actions = after(ZygoteGone(1, "x"), there, *ALL, failures={BOOT: Failures(2, NOW - 5.0)})
+    assert cluster.failures[BOOT].count == count and cluster.generations[1].boot is Boot.LOST
+    assert tells(actions, What.BOOT_FAILED) == [Tell(What.BOOT_FAILED, "x", generation=1)]
+
+
 @pytest.mark.parametrize(
     ("twin", "since", "losses"),
     [
@@ -310,3 +319,13 @@ def test_a_seat_that_is_filled_waits_for_no_back_off() -> None:
     assert deadline(draft(*others, STARTING, failures=failures).cluster, NOW) == STARTING.until
     lives = replace(YOUNG, ready_at=NOW)
     assert deadline(draft(*others, lives, failures=failures).cluster, NOW) == NOW + MIN_LIFE
+
+
+def test_a_boot_that_failed_is_waited_for() -> None:
+    """Lost, until its back-off is over; once up, until it has lived."""
+    failures = {BOOT: Failures(2, NOW + 5.0)}
+    lost = generation(1, boot=Boot.LOST, twin=Twin.NONE)
+    assert deadline(draft(lost, *ALL, failures=failures).cluster, NOW) == NOW + 5.0
+    assert deadline(draft(lost, *ALL, failures=failures).cluster, NOW + 5.0) is None
+    up = generation(1, since=NOW)
+    assert deadline(draft(up, *ALL, failures=failures).cluster, NOW) == NOW + MIN_LIFE

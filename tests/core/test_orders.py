@@ -9,6 +9,7 @@ from states import ALL, NOW, THREE, draft, generation, rollout, worker
 
 from clusterd.core import rules
 from clusterd.core.actions import BootZygote, Drain, EndGeneration, Fork, Kill, MakeTwin, Serve, Tell, What
+from clusterd.core.backoff import MIN_LIFE
 from clusterd.core.draft import Draft
 from clusterd.core.model import (
     BOOT,
@@ -491,13 +492,22 @@ def test_who_lives_is_forgiven() -> None:
     assert d.cluster.failures.keys() == {1, 2} and d.cluster.problem and not d.actions
 
 
-@pytest.mark.parametrize(("boot", "forgiven"), [(Boot.UP, True), (Boot.BOOTING, False), (Boot.LOST, False)])
-def test_a_boot_is_forgiven_when_it_is_up(boot: Boot, forgiven: bool) -> None:
-    """And not before anything is current."""
-    d = draft(generation(1, boot=boot), failures={BOOT: Failures(2, NOW)})
+@pytest.mark.parametrize(
+    ("boot", "lived", "forgiven"),
+    [
+        (Boot.UP, MIN_LIFE, True),
+        (Boot.UP, MIN_LIFE / 2, False),
+        (Boot.BOOTING, 60.0, False),
+        (Boot.LOST, 60.0, False),
+    ],
+)
+def test_a_boot_is_forgiven_when_the_zygote_lives(boot: Boot, lived: float, forgiven: bool) -> None:
+    """A second after it was up; and not before anything is current."""
+    there = generation(1, boot=boot, since=NOW - lived)
+    d = draft(there, failures={BOOT: Failures(2, NOW)})
     rules.forgive(d)
     assert (BOOT not in d.cluster.failures) == forgiven
-    d = draft(generation(1, boot=boot), failures={BOOT: Failures(2, NOW)}, current=None)
+    d = draft(there, failures={BOOT: Failures(2, NOW)}, current=None)
     rules.forgive(d)
     assert BOOT in d.cluster.failures
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -25,10 +26,18 @@ async def app(scope, receive, send):
     await inner(scope, receive, send)
 """
 
+THREAD = """
+import threading
+
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+"""
+
 
 class Doomed(Foreground):
+    code = DYING
+
     def deploy(self, greeting: str, extra: str = "") -> None:
-        super().deploy(greeting, DYING + extra)
+        super().deploy(greeting, self.code + extra)
 
     def configure(self) -> Path:
         file = super().configure()
@@ -42,6 +51,12 @@ class Doomed(Foreground):
         (self.directory / "doomed").touch()
         for pid in self.pids().values():
             os.kill(pid, signal.SIGKILL)
+
+
+class Spawning(Doomed):
+    """Its zygote, without the application and its thread, has no twin."""
+
+    code = THREAD
 
 
 @pytest.fixture
@@ -72,3 +87,23 @@ def test_a_death_soon_after_ready_counts(run: Doomed) -> None:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert b"".join(iter(lambda: sock.recv(4096), b"")).endswith(b"hello")
     assert run.status()["master"]["pid"] == master and run.process.poll() is None
+
+
+def test_a_zygote_that_dies_soon_after_it_was_up_counts() -> None:
+    """One without a twin, killed whenever it is up: it is tried again more and more seldom, and workers serve on. One
+    that lives is forgiven what became of those before it."""
+    with Spawning(workers=2) as run:
+        run.start()
+        workers = run.pids()
+
+        def struck() -> bool:
+            (generation,) = run.status()["generations"]
+            if generation["state"] == "up":
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(generation["zygote"], signal.SIGKILL)
+            return tries(run) >= 4
+
+        run.wait_for("four in a row", struck)
+        assert "killed by SIGKILL" in run.status()["problem"]
+        run.wait_for("it to be forgiven", lambda: run.at_rest() and not run.status()["problem"])
+        assert run.pids() == workers

@@ -103,11 +103,9 @@ def deadline(cluster: Cluster, now: float) -> float | None:
         booting = [g for g in cluster.generations.values() if g.boot is Boot.BOOTING and not g.ended]
         times += [g.since + g.policy.ready_timeout for g in booting]
         for seat, f in cluster.failures.items():
-            tenant = cluster.tenant(seat)
-            w = cluster.filled(seat, tenant) if tenant is not None else None
-            if w is not None and w.ready_at is not None:
-                times.append(w.ready_at + MIN_LIFE)
-            elif w is None and f.until > now:
+            if (end := rules.forgiven_at(cluster, seat)) is not None:
+                times.append(end)
+            elif cluster.occupant(seat) is None and f.until > now:
                 times.append(f.until)  # once past, the seat waits for its zygote, not for time
         r = cluster.rollout
         if r is not None and r.stage is Stage.SOAKING:

@@ -279,6 +279,10 @@ class Cluster:
             (w for w in self.workers.values() if w.seat == seat and w.generation == generation and w.fills), None
         )
 
+    def occupant(self, seat: int) -> Worker | None:
+        """Who is, or will be, what belongs in `seat`."""
+        return self.filled(seat, tenant) if (tenant := self.tenant(seat)) is not None else None
+
     def heir(self, spent: Worker) -> Worker | None:
         """Who is to take the place of `spent`, from the moment its fork is asked for."""
         return self.filled(spent.seat, spent.generation)

@@ -109,7 +109,9 @@ def boot_failed(d: Draft, g: Generation, reason: str) -> None:
     if r is not None and r.target == g.number and r.stage in stages:
         d.roll(r, failure=r.failure or reason)
         return
-    failures = after_failure(d.cluster.failures.get(BOOT), g.policy, d.now, g.number + len(d.cluster.failures))
+    lived = g.boot is Boot.UP and d.now >= g.since + MIN_LIFE
+    before = None if lived else d.cluster.failures.get(BOOT)
+    failures = after_failure(before, g.policy, d.now, g.number + len(d.cluster.failures))
     d.cluster = replace(d.cluster.with_failures(BOOT, failures), problem=reason)
     d.tell(What.BOOT_FAILED, reason, generation=g.number)
 
@@ -256,19 +258,24 @@ def crowd(d: Draft) -> None:
                 d.kill(w)
 
 
+def forgiven_at(c: Cluster, seat: int) -> float | None:
+    """When the worker in `seat`, or the zygote (BOOT), will have lived. None while none is ready."""
+    if seat == BOOT:
+        g = c.generations[c.current] if c.current is not None else None
+        return g.since + MIN_LIFE if g is not None and g.boot is Boot.UP else None
+    w = c.occupant(seat)
+    return w.ready_at + MIN_LIFE if w is not None and w.ready_at is not None else None
+
+
 def forgive(d: Draft) -> None:
-    """A worker that lives clears its seat's failures, a zygote that is up the boot's; with none left all is well."""
+    """Who has lived clears the failures of its seat, or of the boot; with none left all is well."""
     c = d.cluster
     if c.stopped:
         return
     for seat in c.failures:
-        if seat == BOOT:
-            over = c.current is not None and c.generations[c.current].boot is Boot.UP
-        else:
-            w = c.filled(seat, tenant) if (tenant := c.tenant(seat)) is not None else None
-            lives = w is not None and w.ready_at is not None and d.now >= w.ready_at + MIN_LIFE
-            over = lives or seat not in (*c.seats, *c.spare_seats)
-        if over:
+        end = forgiven_at(c, seat)
+        gone = seat != BOOT and seat not in (*c.seats, *c.spare_seats)
+        if gone or (end is not None and d.now >= end):
             d.cluster = d.cluster.with_failures(seat, None)
     c = d.cluster
     if c.problem and not c.stopping and c.rollout is None and not c.failures and not c.unsettled:
