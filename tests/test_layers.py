@@ -19,7 +19,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "tasks": frozenset(),
     "worker": frozenset(),
     "config": frozenset({"worker.abilities", "worker.reference", "worker.topics"}),
-    "shell": frozenset({"worker.wire", "balance"}),
+    "shell": frozenset({"worker.wire", "worker.native", "balance"}),
     "generator": frozenset({"config"}),
     "keeper": frozenset({"worker.wire", "shell"}),
     "usher": frozenset({"worker.wire", "shell"}),

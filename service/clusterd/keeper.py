@@ -171,6 +171,7 @@ class _Keeper:
             wanted.discard(signal.SIGHUP)  # nohup
         signals = Signals(wanted)
         self.poll.register(signals.fileno(), READ, "signals")
+        self.journal.watch(self.poll, "journal")
         try:
             while True:
                 now = time.monotonic()
@@ -182,11 +183,14 @@ class _Keeper:
                             self._signal(number)
                     elif key == "wire":
                         self._wire(events)
+                    elif key == "journal":
+                        self.journal.flush()
                 self._reap()
                 status = self._after(time.monotonic())
                 if status is not None:
                     return status
         finally:
+            self.journal.close()
             signals.close()
             self.poll.close()
             self.store.close()

@@ -7,6 +7,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +20,10 @@ from clusterd.shell.journal import Journal
 from clusterd.shell.messages import MESSAGES, Priority
 from clusterd.shell.notified import Notified
 from clusterd.shell.notify import Notifier
+from clusterd.shell.poll import Poll
 from tests.lacking import lacking
 from tests.patience import HANG
+from tests.records import receive
 from tests.shell.waiting import readable
 
 
@@ -206,58 +210,117 @@ def test_record_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     os.close(w)
 
 
-def test_record_to_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The journal gets message id, level, identifier and the fields that are set, and the text whole."""
-    from systemd import journal
+@pytest.fixture
+def journald(tmp_path: Path) -> Iterator[socket.socket]:
+    """A socket in the journal's place, which is read when the test reads it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "journal"))
+        sock.settimeout(HANG)
+        yield sock
 
-    sent: dict[str, object] = {}
-    monkeypatch.setattr(journal, "send", lambda text, **fields: sent.update(fields, MESSAGE=text))
-    Journal("hello", native=True).record(messages.WORKER_DIED, "died\nTraceback", worker=3, slot=None, generation=2)
+
+def test_record_to_the_journal(journald: socket.socket) -> None:
+    """The journal gets message id, level, identifier and the fields that are set, and the text whole."""
+    told = Journal("hello", native=True, path=journald.getsockname())
+    told.record(messages.WORKER_DIED, "died\nTraceback", worker=3, slot=None, generation=2)
+    sent = receive(journald)
     assert sent["MESSAGE"] == "died\nTraceback" and sent["MESSAGE_ID"] == messages.WORKER_DIED.id
     assert sent["PRIORITY"] == "4" and sent["SYSLOG_IDENTIFIER"] == "clusterd" and sent["CLUSTERD_APP"] == "hello"
     assert sent["CLUSTERD_WORKER"] == "3" and sent["CLUSTERD_GENERATION"] == "2" and "CLUSTERD_SLOT" not in sent
-    assert sent["CODE_FUNC"] == "test_record_to_the_journal"
+    assert sent["CODE_FUNC"] == "test_record_to_the_journal" and sent["CODE_FILE"] == __file__
+    told.record(messages.WORKER_DIED, "x" * (1 << 20), Priority.ERROR)
+    sent = receive(journald)
+    assert sent["MESSAGE"] == "x" * (1 << 20) and sent["PRIORITY"] == "3"
+    told.close()
 
 
-def test_journald_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What finds its queue full costs records, not the master; how many is told with the next that is taken."""
-    from systemd import journal
+def texts(journald: socket.socket) -> Iterator[str]:
+    """Of the records that are there."""
+    while readable(journald.fileno(), 0):
+        yield receive(journald)["MESSAGE"]
 
-    sent: list[tuple[str, dict[str, object]]] = []
 
-    def full(text: str, **fields: object) -> None:
-        raise BlockingIOError
+def test_a_journald_that_stands_still(journald: socket.socket) -> None:
+    """It is waited for once, for a moment. What it does not take is kept, and told in order when it does."""
+    poll: Poll[str] = Poll()
+    told = Journal("hello", native=True, path=journald.getsockname())
+    told.watch(poll, "journal")
+    began, number = time.monotonic(), 0
+    while len(poll) == 0:
+        told.record(messages.STARTED, str(number))
+        number += 1
+    assert poll.wait(0) == []
+    for _ in range(100):
+        told.record(messages.STARTED, str(number))
+        number += 1
+    assert time.monotonic() - began < 5, "a tenth of a second for each would be ten"
+    heard: list[str] = []
+    while len(heard) < number:
+        assert readable(journald.fileno(), HANG)
+        heard += texts(journald)
+        for key, _ in poll.wait(0):
+            assert key == "journal"
+            told.flush()
+    assert heard == [str(each) for each in range(number)] and len(poll) == 0 and told.lost == 0
+    told.close()
+    poll.close()
 
-    told = Journal("hello", native=True)
-    monkeypatch.setattr(journal, "send", full)
-    told.record(messages.STARTED, "lost")
-    told.record(messages.STARTED, "lost too")
-    monkeypatch.setattr(journal, "send", lambda text, **fields: sent.append((text, fields)))
+
+def test_more_than_is_kept(journald: socket.socket) -> None:
+    """Those that are told after a thousand are kept are lost; how many stands in their place."""
+    told = Journal("hello", native=True, path=journald.getsockname())
+    number = 0
+    while told.lost < 2:
+        told.record(messages.STARTED, str(number))
+        number += 1
+    heard = list(texts(journald))
+    while len(heard) < number - 1:
+        told.flush()
+        heard += texts(journald)
+    lost = f"2 records could not be told here: journald took none, and {journal_module.MOST} were kept already"
+    assert heard == [*map(str, range(number - 2)), lost]
     told.record(messages.STARTED, "back")
-    told.record(messages.STARTED, "and on")
-    assert [text for text, _ in sent] == ["2 records could not be told: journald took none", "back", "and on"]
-    assert sent[0][1]["MESSAGE_ID"] == messages.JOURNAL_FULL.id and sent[0][1]["CLUSTERD_APP"] == "hello"
+    assert list(texts(journald)) == ["back"]
+    told.close()
 
 
-def test_room_in_a_queue(tmp_path: Path) -> None:
-    """A socket nobody reads from has room until its queue is full, and again after a read. Nobody there: no wait."""
+@pytest.mark.parametrize("reads", [True, False])
+def test_at_the_end_there_is_a_second_more(journald: socket.socket, reads: bool) -> None:
+    """What is kept then is told if journald takes it, and waited for no longer if not."""
+    told = Journal("hello", native=True, path=journald.getsockname())
+    number = 0
+    while not told.kept:
+        told.record(messages.STARTED, str(number))
+        number += 1
+    heard: list[str] = []
+    reading = threading.Thread(target=lambda: heard.extend(receive(journald)["MESSAGE"] for _ in range(number)))
+    if reads:
+        reading.start()
+    began = time.monotonic()
+    told.close()
+    if reads:
+        reading.join(HANG)
+        assert heard == [str(each) for each in range(number)]
+    else:
+        assert told.kept and 1 <= time.monotonic() - began < 30
+
+
+def test_another_journald(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its socket is another one: records go there. There is none: they go to stderr, as what cannot be written does."""
     path = str(tmp_path / "journal")
-    assert journal_module.has_room(path)
-    with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald,
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
-    ):
-        journald.bind(path)
-        sender.setblocking(False)
-        sent = 0
-        with pytest.raises(BlockingIOError):
-            while journal_module.has_room(path):
-                sender.sendto(b"x", path)
-                sent += 1
-            sender.sendto(b"x", path)
-        assert sent > 0
-        journald.recv(1)
-        assert journal_module.has_room(path)
+    told = Journal("hello", native=True, path=path)
+    told.record(messages.STARTED, "nobody")
+    for name in ("one", "two"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+            journald.bind(path)
+            told.record(messages.STARTED, name)
+            assert list(texts(journald)) == [name]
+            told.record(messages.STARTED, "half a pair: \ud800")
+        os.unlink(path)
+    told.record(messages.STARTED, "nobody again")
+    told.close()
+    said = capfd.readouterr().err.splitlines()
+    assert said == ["clusterd: nobody", *["clusterd: half a pair: ?"] * 2, "clusterd: nobody again"]
 
 
 def test_stream_without_journal() -> None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import array
-import io
 import logging
-import mmap
 import os
 import socket
-import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clusterd.worker import logs, process
+from clusterd.worker import logs, native, process
 from tests.patience import HANG
+from tests.records import decode, receive
 
 Journal = tuple[str, socket.socket]
 
@@ -41,36 +38,10 @@ def logger() -> Iterator[logging.Logger]:
         handler.close()
 
 
-def decode(data: bytes) -> dict[str, str]:
-    """The native protocol, read the way its documentation says."""
-    found, stream = {}, io.BytesIO(data)
-    while line := stream.readline():
-        name, separator, value = line[:-1].partition(b"=")
-        if not separator:
-            (size,) = struct.unpack("<Q", stream.read(8))
-            value = stream.read(size)
-            assert stream.read(1) == b"\n"
-        found[name.decode()] = value.decode()
-    return found
-
-
-def receive(sock: socket.socket) -> dict[str, str]:
-    data, ancillary, _, _ = sock.recvmsg(1 << 20, socket.CMSG_SPACE(4))
-    if not ancillary:
-        return decode(data)
-    fds = array.array("i")
-    fds.frombytes(ancillary[0][2])
-    try:
-        with mmap.mmap(fds[0], 0, prot=mmap.PROT_READ) as memory:
-            return decode(memory[:])
-    finally:
-        os.close(fds[0])
-
-
 @given(st.dictionaries(st.from_regex(r"[A-Z][A-Z0-9_]{0,10}", fullmatch=True), st.text(st.characters(codec="utf-8"))))
 def test_encoding(fields: dict[str, str]) -> None:
     """Any value survives, with newlines, equals signs and NULs in it."""
-    assert decode(logs.encode(fields)) == fields
+    assert decode(native.encode(fields)) == fields
 
 
 def test_a_record(journal: Journal, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,7 @@ class Master:
         """Yields the time until which it may be left alone; is sent what is ready."""
         self.context.poll.register(self.signals.fileno(), poll.READ, ("signals", 0))
         self.context.poll.register(self.context.keeping.wire.fileno(), poll.READ, ("keeper", 0))
+        self.context.journal.watch(self.context.poll, ("journal", 0))
         self.requests.listen()
         self._begin()
         gc.freeze()  # what has been imported stays, and need not be looked at again
@@ -194,6 +195,7 @@ class Master:
     def _end(self, status: int) -> int:
         self.context.notifier.stopping(self.telling.line())
         self.requests.close()
+        self.context.journal.close()
         self.context.keeping.bye(status)
         return status
 
@@ -308,6 +310,8 @@ class Master:
                 self.tasks.on_channel(number)
             case "task.pidfd":
                 self.tasks.on_pidfd(number)
+            case "journal":
+                self.context.journal.flush()
             case "bridge.pidfd":
                 self.bridging.on_gone()
             case "rehearsal.pidfd":

@@ -1,18 +1,33 @@
-"""What happened, told to the journal with fields, or to a person on stderr."""
+"""What happened, told to the journal with fields, or to a person on stderr.
+
+Who tells must not wait for who is told. libsystemd waits for a journald that stands still (stopped, hung, a disk that
+does not answer), so records go there by a socket of our own, and are kept for it here meanwhile.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import socket
 import sys
-from typing import ClassVar
+import time
+from collections import deque
+from collections.abc import Hashable
+from typing import Any
 
 from clusterd.shell.messages import JOURNAL_FULL, Message, Priority
+from clusterd.shell.poll import WRITE, Poll
+from clusterd.worker import native
 
 IDENTIFIER = "clusterd"
-SOCKET = "/run/systemd/journal/socket"
+MOST = 1000
+"""Records that are kept for a journald that does not take them; more are counted."""
+
+_PATIENCE = 0.1
+"""Seconds for journald to take what fills its queue, once: in a container it is ten records deep, and a burst fills it
+for a moment. What is told is there then before what follows from it."""
+_LAST_PATIENCE = 1.0
+"""The same at the end, when there is nobody to keep them."""
 _STDERR = 2
 
 
@@ -23,60 +38,120 @@ class Journal:
     stderr is a journal stream, as systemd tells in JOURNAL_STREAM.
     """
 
-    _waitless: ClassVar[bool] = False
-    """Whether the socket that libsystemd sends by, one a process and opened at the first record, does not block."""
-
-    def __init__(self, app: str, *, native: bool | None = None) -> None:
+    def __init__(self, app: str, *, native: bool | None = None, path: str = native.SOCKET) -> None:
         self.app = app
         self.native = _stderr_is_journal() if native is None else native
+        self.path = path
         self.lost = 0
         """Records, or lines on stderr, that nobody took; told with the next that is."""
+        self._kept: deque[tuple[bytes, str]] = deque()
+        """Each with its text."""
+        self._socket: socket.socket | None = None
+        self._poll: Poll[Any] | None = None
+        self._key: Hashable = None
+
+    @property
+    def kept(self) -> int:
+        """How many records wait for journald."""
+        return len(self._kept)
+
+    def watch(self, poll: Poll[Any], key: Hashable) -> None:
+        """From now on `poll` says by `key` when journald takes what has been kept for it: `flush` then."""
+        self._poll, self._key = poll, key
 
     def record(self, message: Message, text: str, priority: Priority | None = None, **fields: object) -> None:
         """Tell `text` under `message`; tracebacks in it stay whole. A field worker=17 becomes CLUSTERD_WORKER=17.
 
-        Fields that are None are left out. Never raises and never waits: telling must not stop what is told.
+        Fields that are None are left out. Never raises, and waits for a tenth of a second at most, and not again while
+        journald takes nothing: telling must not stop what is told.
         """
-        level = message.priority if priority is None else priority
         if not self.native:
             self._plain(text)
             return
-        caller = sys._getframe(1)  # given, because send() would read the source file to find it
-        code = caller.f_code
-        where = {"CODE_FILE": code.co_filename, "CODE_LINE": str(caller.f_lineno), "CODE_FUNC": code.co_name}
-        known = {f"CLUSTERD_{name.upper()}": str(value) for name, value in fields.items() if value is not None}
-        missing = f"{self.lost} records could not be told: journald took none"
-        if self.lost and self._send(JOURNAL_FULL, missing, JOURNAL_FULL.priority, where):
-            self.lost = 0
-        if not self._send(message, text, level, where | known):
+        code = sys._getframe(1)
+        where = {"CODE_FILE": code.f_code.co_filename, "CODE_LINE": code.f_lineno, "CODE_FUNC": code.f_code.co_name}
+        known = {f"CLUSTERD_{name.upper()}": value for name, value in fields.items() if value is not None}
+        self._keep(message, text, message.priority if priority is None else priority, where | known)
+        self._flush(_PATIENCE if len(self._kept) == 1 else 0.0)
+
+    def flush(self) -> None:
+        """Journald takes records again: send it those that were kept."""
+        self._flush(0.0)
+
+    def close(self) -> None:
+        """Nothing is told any more. What has been kept is given a second more."""
+        self._flush(_LAST_PATIENCE)
+        self._poll = None
+        self._disconnect()
+
+    def _keep(self, message: Message, text: str, priority: Priority, fields: dict[str, object]) -> None:
+        if len(self._kept) >= MOST:
             self.lost += 1
-
-    def _send(self, message: Message, text: str, priority: Priority, fields: dict[str, str]) -> bool:
-        """False when a journald that stands still has its queue full, or ours in it: libsystemd would wait for it."""
-        from systemd import journal
-
-        first = not Journal._waitless
-        if first and not has_room(SOCKET):
-            return False
-        before = _sockets() if first else set()
+            return
+        all_fields = {
+            "MESSAGE": text, "MESSAGE_ID": message.id, "PRIORITY": int(priority), "SYSLOG_IDENTIFIER": IDENTIFIER,
+            "CLUSTERD_APP": self.app, **fields,
+        }  # fmt: skip
         try:
-            journal.send(
-                text,
-                MESSAGE_ID=message.id,
-                PRIORITY=str(int(priority)),
-                SYSLOG_IDENTIFIER=IDENTIFIER,
-                CLUSTERD_APP=self.app,
-                **fields,
-            )
-        except BlockingIOError:
-            return False
-        except (OSError, ValueError):
+            data = native.encode({name: str(value) for name, value in all_fields.items()})
+        except ValueError:  # half a surrogate pair, of whatever an application raised
             self._plain(text)
-        if first:
-            for fd in _sockets() - before:
-                os.set_blocking(fd, False)
-                Journal._waitless = True
-        return True
+        else:
+            self._kept.append((data, text))
+
+    def _flush(self, patience: float) -> None:
+        end = time.monotonic() + patience
+        while self._kept and self._send(*self._kept[0], end):
+            self._kept.popleft()
+            if self.lost and len(self._kept) < MOST:
+                missing, self.lost = self.lost, 0
+                text = f"{missing} records could not be told here: journald took none, and {MOST} were kept already"
+                self._keep(JOURNAL_FULL, text, JOURNAL_FULL.priority, {})
+        self._watch(bool(self._kept))
+
+    def _send(self, data: bytes, text: str, end: float) -> bool:
+        """False when journald takes nothing until `end`. What cannot be sent to it goes to stderr."""
+        anew = self._socket is None
+        while True:
+            try:
+                native.send(self._connected(), data)
+            except BlockingIOError:
+                if not self._room(end):
+                    return False
+            except OSError:
+                self._disconnect()
+                if anew:
+                    self._plain(text)
+                    return True
+                anew = True  # journald's socket may be another one by now
+            else:
+                return True
+
+    def _room(self, end: float) -> bool:
+        poll = select.poll()
+        poll.register(self._connected(), select.POLLOUT)
+        return bool(poll.poll(max(0.0, end - time.monotonic()) * 1000))
+
+    def _connected(self) -> socket.socket:
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
+            self._socket.connect(self.path)
+        return self._socket
+
+    def _disconnect(self) -> None:
+        if self._socket is not None:
+            self._watch(False)
+            self._socket.close()
+            self._socket = None
+
+    def _watch(self, kept: bool) -> None:
+        if self._poll is None or self._socket is None:
+            return
+        if not kept:
+            self._poll.unregister(self._socket.fileno())
+        elif self._socket.fileno() not in self._poll:
+            self._poll.register(self._socket.fileno(), WRITE, self._key)
 
     def stream(self, identifier: str, priority: Priority = Priority.INFO) -> int:
         """A descriptor (CLOEXEC) for a worker's stdout and stderr: a journal stream, or a copy of our stderr.
@@ -109,28 +184,6 @@ class Journal:
                 self.lost = 0
             except OSError:
                 self.lost += 1
-
-
-def has_room(path: str) -> bool:
-    """Whether a datagram to the socket at `path` would not have to wait; so too when nobody is there to send it to."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
-        try:
-            asking.connect(path)
-        except OSError:
-            return True
-        poll = select.poll()
-        poll.register(asking, select.POLLOUT)
-        return any(events & select.POLLOUT for _, events in poll.poll(0))
-
-
-def _sockets() -> set[int]:
-    """The descriptors of this process that are sockets."""
-    found = set()
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # the one that listed them
-            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
-                found.add(int(name))
-    return found
 
 
 def _stderr_is_journal() -> bool:

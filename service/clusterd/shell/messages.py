@@ -286,8 +286,8 @@ JOURNAL_FULL = Message(
     Priority.WARNING,
     "Records of @CLUSTERD_APP@ are missing here",
     "systemd-journald did not take what clusterd had to tell: it was stopped, hung, or waited for a slow disk. "
-    "clusterd does not wait for it, and serves on. 'clusterd status @CLUSTERD_APP@' shows how things are, "
-    "'systemctl status systemd-journald' how journald is; look at the disk that /var/log/journal is on, too.",
+    "clusterd serves on, and keeps a thousand records for it; there were more. 'clusterd status @CLUSTERD_APP@' shows "
+    "how things are, 'systemctl status systemd-journald' how journald is; look at the disk of /var/log/journal, too.",
 )
 MASTER_DIED = Message(
     "b1f579f44f59457b8d67b20561964277",

@@ -1,20 +1,16 @@
 """Python logging into the journal by its native protocol: whole records, tracebacks included, with fields.
 
 Only for applications that configure no logging of their own. Where there is no journal (`clusterd run`), lines.
-The protocol: https://systemd.io/JOURNAL_NATIVE_PROTOCOL
 """
 
 from __future__ import annotations
 
-import array
-import errno
 import logging
 import os
 import re
 import socket
-import struct
 
-SOCKET = "/run/systemd/journal/socket"
+from .native import SOCKET, encode, send
 
 _FIELDS = ("CLUSTERD_WORKER", "CLUSTERD_SLOT", "CLUSTERD_GENERATION")
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
@@ -60,50 +56,14 @@ class JournalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._send(self._constant + encode(_fields(record, self.format(record))))
+            # Not connected: journald may be restarted, and its socket with it.
+            send(self._socket, self._constant + encode(_fields(record, self.format(record))), self._path)
         except Exception:
             self.handleError(record)
 
     def close(self) -> None:
         self._socket.close()
         super().close()
-
-    def _send(self, data: bytes) -> None:
-        # Not connected: journald may be restarted, and its socket with it.
-        try:
-            self._socket.sendto(data, self._path)
-        except OSError as e:
-            if e.errno not in (errno.EMSGSIZE, errno.ENOBUFS):
-                raise
-            self._send_large(data)
-
-    def _send_large(self, data: bytes) -> None:
-        import fcntl
-
-        # Sealed, because journald reads it in its own time and takes no other.
-        fd = os.memfd_create("clusterd-log", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
-            self._socket.sendmsg([b""], rights, 0, self._path)
-        finally:
-            os.close(fd)
-
-
-def encode(fields: dict[str, str]) -> bytes:
-    """Fields as the journal reads them: a value with a newline in it goes with its length before it."""
-    parts = []
-    for name, text in fields.items():
-        value = text.encode(errors="surrogateescape")
-        if b"\n" in value:
-            parts.append(name.encode() + b"\n" + struct.pack("<Q", len(value)) + value + b"\n")
-        else:
-            parts.append(name.encode() + b"=" + value + b"\n")
-    return b"".join(parts)
 
 
 _KNOWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}

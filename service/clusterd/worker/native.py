@@ -1,0 +1,56 @@
+"""The journal's native protocol: a datagram a record, of any size (https://systemd.io/JOURNAL_NATIVE_PROTOCOL).
+
+Not libsystemd's own: it waits for a journald that does not read, and where an application is imported it need not be.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import socket
+import struct
+
+SOCKET = "/run/systemd/journal/socket"
+
+
+def encode(fields: dict[str, str]) -> bytes:
+    """Fields as the journal reads them: a value with a newline in it goes with its length before it."""
+    parts = []
+    for name, text in fields.items():
+        value = text.encode(errors="surrogateescape")
+        if b"\n" in value:
+            parts.append(name.encode() + b"\n" + struct.pack("<Q", len(value)) + value + b"\n")
+        else:
+            parts.append(name.encode() + b"=" + value + b"\n")
+    return b"".join(parts)
+
+
+def send(sock: socket.socket, data: bytes, path: str | None = None) -> None:
+    """Send one record to `path`, or to whom `sock` (AF_UNIX, SOCK_DGRAM) is connected.
+
+    Raises OSError; of a socket that does not block BlockingIOError when journald's queue, or ours in it, is full.
+    """
+    try:
+        sock.sendmsg([data], (), 0, path)
+    except OSError as e:
+        if e.errno not in (errno.EMSGSIZE, errno.ENOBUFS):
+            raise
+        _send_large(sock, data, path)
+
+
+def _send_large(sock: socket.socket, data: bytes, path: str | None) -> None:
+    import fcntl
+
+    # Sealed, because journald reads it in its own time and takes no other.
+    fd = os.memfd_create("clusterd-log", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+        sock.sendmsg([b""], rights, 0, path)
+    finally:
+        os.close(fd)

@@ -1,0 +1,37 @@
+"""A journal record as it comes over its socket, read the way the protocol's documentation says."""
+
+from __future__ import annotations
+
+import array
+import io
+import mmap
+import os
+import socket
+import struct
+
+
+def decode(data: bytes) -> dict[str, str]:
+    """Its fields."""
+    found, stream = {}, io.BytesIO(data)
+    while line := stream.readline():
+        name, separator, value = line[:-1].partition(b"=")
+        if not separator:
+            (size,) = struct.unpack("<Q", stream.read(8))
+            value = stream.read(size)
+            assert stream.read(1) == b"\n"
+        found[name.decode()] = value.decode()
+    return found
+
+
+def receive(sock: socket.socket) -> dict[str, str]:
+    """The next one's fields, be it in the datagram or in the memory that comes with it."""
+    data, ancillary, _, _ = sock.recvmsg(1 << 20, socket.CMSG_SPACE(4))
+    if not ancillary:
+        return decode(data)
+    fds = array.array("i")
+    fds.frombytes(ancillary[0][2])
+    try:
+        with mmap.mmap(fds[0], 0, prot=mmap.PROT_READ) as memory:
+            return decode(memory[:])
+    finally:
+        os.close(fds[0])
