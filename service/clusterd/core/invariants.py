@@ -38,7 +38,7 @@ def check(c: Cluster) -> None:
         return
     _hold(r.target in c.generations, f"rollout to unknown generation {r.target}")
     _hold(r.base is None or r.base in c.generations, f"rollout from unknown generation {r.base}")
-    _hold(0 <= r.moved <= max(r.upto, r.moved), "rollout moved beyond its batch")
+    _hold(0 <= r.moved <= r.upto, "rollout moved beyond its batch")
     if r.stage in (Stage.PREPARING, Stage.SOAKING) and (r.moved == 0 or r.kind is Kind.TRY):
         # Those who served before it began were moved by an earlier rollback to the same generation.
         serving = [
