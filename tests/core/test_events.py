@@ -186,6 +186,13 @@ def test_a_zygote_without_a_twin_that_dies(lived: float, count: int) -> None:
     assert tells(actions, What.BOOT_FAILED) == [Tell(What.BOOT_FAILED, "x", generation=1)]
 
 
+def test_an_import_that_fails_late() -> None:
+    """However long it took, it is one more failure: it was never up."""
+    there = generation(1, boot=Boot.BOOTING, twin=Twin.NONE, since=NOW - 30.0)
+    cluster, _ = after(ZygoteGone(1, "x"), there, *ALL, failures={BOOT: Failures(2, NOW - 40.0)})
+    assert cluster.failures[BOOT].count == 3
+
+
 @pytest.mark.parametrize(
     ("twin", "since", "losses"),
     [
