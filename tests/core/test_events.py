@@ -318,6 +318,15 @@ def test_no_deadlines_but_those_of_workers_at_a_stop() -> None:
     assert deadline(draft(booting).cluster, NOW) == NOW - 1.0 + THREE.ready_timeout
 
 
+def test_who_was_killed_has_no_deadline() -> None:
+    """Also one that says it drains once it has been: nothing more can be done about it, and the loop must rest."""
+    killed = worker(10, 0, killed=True)
+    cluster, _ = after(WorkerDraining(10), killed, *ALL[1:])
+    alone = replace(cluster, workers={10: cluster.workers[10]})
+    assert alone.workers[10].phase is Phase.DRAINING and deadline(alone, NOW) is None
+    assert deadline(draft(replace(killed, until=NOW - 1.0)).cluster, NOW) is None
+
+
 def test_a_seat_that_is_filled_waits_for_no_back_off() -> None:
     """Its successor is on its way: what is waited for is that; and once it is ready, that it has lived."""
     failures = {1: Failures(2, NOW + 5.0)}
