@@ -20,6 +20,7 @@ def changing(stage: Stage = Stage.PREPARING, target: Policy = THREE, **changes: 
 
 
 def test_places() -> None:
+    """Where a worker is, in words."""
     assert worker(10, 3).place == "slot 3" and worker(10, SPARE, slot=NO_SLOT).place == "spare"
 
 
