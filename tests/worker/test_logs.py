@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,6 +90,26 @@ def test_a_journal_that_is_gone(journal: Journal, logger: logging.Logger, capsys
     logger.addHandler(logs.JournalHandler(path + ".absent"))
     logger.error("important")
     assert "important" in capsys.readouterr().err
+
+
+def test_a_journal_that_stands_still(journal: Journal, logger: logging.Logger) -> None:
+    """It is waited for once; who logs goes on. How many records it did not take is told when it takes one again."""
+    path, sock = journal
+    handler = logs.JournalHandler(path)
+    logger.addHandler(handler)
+    began, number = time.monotonic(), 0
+    while not handler.lost:
+        logger.error("%d", number)
+        number += 1
+    assert time.monotonic() - began >= logs.PATIENCE
+    for _ in range(99):
+        logger.error("lost")
+    assert time.monotonic() - began < 10, "half a second for each would be fifty"
+    assert [receive(sock)["MESSAGE"] for _ in range(number - 1)] == [str(each) for each in range(number - 1)]
+    logger.error("back")
+    missing = receive(sock)
+    assert (missing["MESSAGE"], missing["PRIORITY"]) == ("100 log records are missing here", "4")
+    assert receive(sock)["MESSAGE"] == "back"
 
 
 def test_journal_stream_is_found_by_looking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,12 @@ import logging
 import os
 import re
 import socket
+import struct
 
 from .native import SOCKET, encode, send
+
+PATIENCE = 0.5
+"""Seconds a record waits for a journald that takes none; those that follow wait no more until it does."""
 
 _FIELDS = ("CLUSTERD_WORKER", "CLUSTERD_SLOT", "CLUSTERD_GENERATION")
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
@@ -39,12 +43,20 @@ def identify() -> None:
 
 
 class JournalHandler(logging.Handler):
-    """One journal record per log record. A journal that does not take it gets told nothing: the line goes to stderr."""
+    """One journal record per log record. One that cannot be sent goes to stderr.
+
+    A journald that stands still costs records, not the requests of whoever logs: how many is told when it goes on.
+    """
 
     def __init__(self, path: str = SOCKET) -> None:
         super().__init__()
         self._path = path
+        # Not connected: journald may be restarted, and its socket with it.
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        wait = struct.pack("@ll", int(PATIENCE), int(PATIENCE % 1 * 1e6))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
+        self.lost = 0
+        """Records that journald did not take, since the last it took."""
         self.identify()
 
     def identify(self) -> None:
@@ -56,14 +68,24 @@ class JournalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            # Not connected: journald may be restarted, and its socket with it.
-            send(self._socket, self._constant + encode(_fields(record, self.format(record))), self._path)
+            if self.lost and self._taken({"MESSAGE": f"{self.lost} log records are missing here", "PRIORITY": "4"}):
+                self.lost = 0
+            if not self._taken(_fields(record, self.format(record))):
+                self.lost += 1
         except Exception:
             self.handleError(record)
 
     def close(self) -> None:
         self._socket.close()
         super().close()
+
+    def _taken(self, fields: dict[str, str]) -> bool:
+        try:
+            data = self._constant + encode(fields)
+            send(self._socket, data, self._path, socket.MSG_DONTWAIT if self.lost else 0)
+        except BlockingIOError:
+            return False
+        return True
 
 
 _KNOWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}

@@ -26,20 +26,20 @@ def encode(fields: dict[str, str]) -> bytes:
     return b"".join(parts)
 
 
-def send(sock: socket.socket, data: bytes, path: str | None = None) -> None:
+def send(sock: socket.socket, data: bytes, path: str | None = None, flags: int = 0) -> None:
     """Send one record to `path`, or to whom `sock` (AF_UNIX, SOCK_DGRAM) is connected.
 
-    Raises OSError; of a socket that does not block BlockingIOError when journald's queue, or ours in it, is full.
+    Raises OSError; BlockingIOError where it is not to wait, or no longer, and journald's queue, or ours in it, is full.
     """
     try:
-        sock.sendmsg([data], (), 0, path)
+        sock.sendmsg([data], (), flags, path)
     except OSError as e:
         if e.errno not in (errno.EMSGSIZE, errno.ENOBUFS):
             raise
-        _send_large(sock, data, path)
+        _send_large(sock, data, path, flags)
 
 
-def _send_large(sock: socket.socket, data: bytes, path: str | None) -> None:
+def _send_large(sock: socket.socket, data: bytes, path: str | None, flags: int) -> None:
     import fcntl
 
     # Sealed, because journald reads it in its own time and takes no other.
@@ -51,6 +51,6 @@ def _send_large(sock: socket.socket, data: bytes, path: str | None) -> None:
         seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
-        sock.sendmsg([b""], rights, 0, path)
+        sock.sendmsg([b""], rights, flags, path)
     finally:
         os.close(fd)
