@@ -27,7 +27,7 @@ class Application:
     scheduler: Any
     """For granian's workers, once started."""
     websockets = 0
-    """Those that were told 1012."""
+    """Those that were told 1012, or are to be."""
 
     def __init__(self, app: Any, boot: Boot) -> None:
         self._app = app
@@ -46,6 +46,11 @@ class Application:
     def close_websockets(self) -> bool:
         """Begin to; whether there are any."""
         return False
+
+    @property
+    def untold(self) -> int:
+        """WebSockets that are yet to be told."""
+        return 0
 
     def busy(self) -> bool:
         return False
@@ -206,6 +211,10 @@ class Asgi(Application):
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)
         return self.websockets > 0
+
+    @property
+    def untold(self) -> int:
+        return len(self._closing)
 
     def busy(self) -> bool:
         return bool(self._closing) or any(self._calls())
