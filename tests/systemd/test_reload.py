@@ -17,14 +17,14 @@ EACH = [app if app is UVICORN else pytest.param(app, marks=pytest.mark.once) for
 def reload_under_load(instance: Instance, app: App, times: int) -> None:
     """`times` reloads, each to code with another greeting, while wrk, ab and a probe ask without a pause."""
     with load.everything(instance.machine, instance.port, steady="/healthz") as asked:
+        workers = instance.workers()
         for number in range(times):
-            before = instance.workers()
             instance.write(app.module, app.source(f"release{number}"))
             instance.reload()
-            after = instance.workers()
-            assert set(after.values()).isdisjoint(before.values()) and len(after) == len(before)
-            for _ in range(8):
-                assert instance.get()[1].startswith(f"release{number} ")
+            before, workers = workers, instance.workers()
+            assert set(workers.values()).isdisjoint(before.values()) and len(workers) == len(before)
+            answers = instance.answers(8)
+            assert len(answers) == 8 and all(answer.startswith(f"release{number} ") for answer in answers)
     asked.assert_nothing_lost()
     assert instance.show("ActiveState") == "active"
 

@@ -90,6 +90,12 @@ class Instance:
         body, _, status = self.machine.run(argv, check=False, timeout=timeout + 5).stdout.rpartition("\n")
         return int(status or 0), body
 
+    def answers(self, count: int) -> list[str]:
+        """The bodies, up to any "|", of `count` requests, each on a connection of its own; of one that failed ""."""
+        argv = ["curl", "-sf", "-H", "Connection: close", "-m", f"{HANG}", "-w", "|"]
+        argv += [f"http://127.0.0.1:{self.port}/"] * count
+        return self.machine.run(argv, check=False, timeout=count * HANG).stdout.split("|")[:count]
+
     def processes(self) -> list[int]:
         """The pids, as the machine numbers them, of everything the service has running."""
         return self.machine.processes(self.service)
