@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-
 import pytest
 
 from clusterd.shell import messages
@@ -125,16 +123,17 @@ def test_nothing_is_lost_with_spares(instance: Instance) -> None:
 
 @pytest.mark.proof
 def test_three_hundred_megabytes(instance: Instance) -> None:
-    """With a heap of 300 MB a spare is still there at once: medians of ten, beside a fork of that heap."""
+    """With a heap of 300 MB a spare is still there at once, beside a fork of that heap: each at its best of ten, since
+    both are short beside what another process of this machine can take away."""
     deploy(instance, 0, objects=1_300_000)
     instance.start()
-    forked = statistics.median([death_to_serving(instance) for _ in range(10)])
+    forked = [death_to_serving(instance) for _ in range(10)]
     deploy(instance, 1, objects=1_300_000)
     instance.reload()
     taken = []
     for _ in range(10):
         spare(instance)
         taken.append(death_to_serving(instance))
-    ratio = statistics.median(taken) / forked
-    print(f"death to serving with a heap of 300 MB, medians of 10: fork {forked:.3f} s, spare {ratio:.2f} of it")
+    ratio = min(taken) / min(forked)
+    print(f"death to serving with a heap of 300 MB, best of 10: fork {min(forked):.3f} s, spare {ratio:.2f} of it")
     assert ratio < 1.0, (taken, forked)
