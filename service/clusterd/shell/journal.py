@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Hashable
 from typing import Any
 
-from clusterd.shell.messages import JOURNAL_FULL, Message, Priority
+from clusterd.shell import messages
+from clusterd.shell.messages import Message, Priority
 from clusterd.shell.poll import WRITE, Poll
 from clusterd.worker import native
 
@@ -106,7 +107,7 @@ class Journal:
             if self.lost and len(self._kept) < MOST:
                 missing, self.lost = self.lost, 0
                 text = f"{missing} records could not be told here: journald took none, and {MOST} were kept already"
-                self._keep(JOURNAL_FULL, text, JOURNAL_FULL.priority, {})
+                self._keep(messages.JOURNAL_FULL, text, messages.JOURNAL_FULL.priority, {})
         self._watch(bool(self._kept))
 
     def _send(self, data: bytes, text: str, end: float) -> bool:
