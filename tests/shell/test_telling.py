@@ -261,7 +261,7 @@ def test_a_journald_that_stands_still(journald: socket.socket) -> None:
         for key, _ in poll.wait(0):
             assert key == "journal"
             told.flush()
-    assert heard == [str(each) for each in range(number)] and len(poll) == 0 and told.lost == 0
+    assert heard == [str(each) for each in range(number)] and len(poll) == 0 and (told.missing, told.lost) == (0, 0)
     told.close()
     poll.close()
 
@@ -270,7 +270,7 @@ def test_more_than_is_kept(journald: socket.socket) -> None:
     """Those that are told after a thousand are kept are lost; how many stands in their place."""
     told = Journal("hello", native=True, path=journald.getsockname())
     number = 0
-    while told.lost < 2:
+    while told.missing < 2:
         told.record(messages.STARTED, str(number))
         number += 1
     heard = list(texts(journald))
@@ -321,6 +321,19 @@ def test_another_journald(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
     told.close()
     said = capfd.readouterr().err.splitlines()
     assert said == ["clusterd: nobody", *["clusterd: half a pair: ?"] * 2, "clusterd: nobody again"]
+
+
+def test_nobody_takes_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No journald, and nobody who reads stderr: what is told is lost, and who tells goes on."""
+    r, w = os.pipe()
+    os.close(r)
+    monkeypatch.setattr(journal_module, "_STDERR", w)
+    told = Journal("hello", native=True, path=str(tmp_path / "journal"))
+    for number in range(3):
+        told.record(messages.STARTED, str(number))
+        assert (told.kept, told.lost) == (0, number + 1)
+    told.close()
+    os.close(w)
 
 
 def test_stream_without_journal() -> None:

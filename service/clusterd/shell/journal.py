@@ -44,7 +44,9 @@ class Journal:
         self.native = _stderr_is_journal() if native is None else native
         self.path = path
         self.lost = 0
-        """Records, or lines on stderr, that nobody took; told with the next that is."""
+        """Lines on stderr that nobody took; told with the next that is."""
+        self.missing = 0
+        """Records beyond those that are kept; told in their place."""
         self._kept: deque[tuple[bytes, str]] = deque()
         """Each with its text."""
         self._socket: socket.socket | None = None
@@ -87,7 +89,7 @@ class Journal:
 
     def _keep(self, message: Message, text: str, priority: Priority, fields: dict[str, object]) -> None:
         if len(self._kept) >= MOST:
-            self.lost += 1
+            self.missing += 1
             return
         all_fields = {
             "MESSAGE": text, "MESSAGE_ID": message.id, "PRIORITY": int(priority), "SYSLOG_IDENTIFIER": IDENTIFIER,
@@ -104,11 +106,13 @@ class Journal:
         end = time.monotonic() + patience
         while self._kept and self._send(*self._kept[0], end):
             self._kept.popleft()
-            if self.lost and len(self._kept) < MOST:
-                missing, self.lost = self.lost, 0
-                text = f"{missing} records could not be told here: journald took none, and {MOST} were kept already"
+            if self.missing:
+                text = (
+                    f"{self.missing} records could not be told here: journald took none, and {MOST} were kept already"
+                )
+                self.missing = 0
                 self._keep(messages.JOURNAL_FULL, text, messages.JOURNAL_FULL.priority, {})
-        self._watch(bool(self._kept))
+        self._await_room(bool(self._kept))
 
     def _send(self, data: bytes, text: str, end: float) -> bool:
         """False when journald takes nothing until `end`. What cannot be sent to it goes to stderr."""
@@ -142,11 +146,11 @@ class Journal:
 
     def _disconnect(self) -> None:
         if self._socket is not None:
-            self._watch(False)
+            self._await_room(False)
             self._socket.close()
             self._socket = None
 
-    def _watch(self, kept: bool) -> None:
+    def _await_room(self, kept: bool) -> None:
         if self._poll is None or self._socket is None:
             return
         if not kept:
