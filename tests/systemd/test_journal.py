@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -234,3 +234,20 @@ def test_journald_stands_still(instance: Instance) -> None:
     machine.wait_for("the other death to be told", lambda: told_now(messages.WORKER_DIED, 2))
     assert told_now(messages.MASTER_TOOK_OVER, 1)
     machine.wait_for("the keeper to have told", lambda: told_now(messages.MASTER_DIED, 1))
+
+
+def test_journald_is_gone(fresh_machine: Container, instances: Callable[[Container], Instance]) -> None:
+    """With its sockets, and the streams of who writes to it: nothing waits or spins, and it is told when it is back."""
+    machine = fresh_machine
+    instance = instances(machine)
+    deploy(instance)
+    instance.start()
+    units = [f"systemd-journald{kind}" for kind in (".service", ".socket", "-dev-log.socket")]
+    machine.systemctl("stop", *units)
+    victim = instance.workers()[1]
+    kill(instance, victim)
+    machine.wait_for("a successor", lambda: instance.workers().get(1) not in (None, victim))
+    assert instance.get() == (200, "hello") and instance.status()["state"] == "serving"
+    machine.systemctl("start", *reversed(units))
+    kill(instance, instance.workers()[1])
+    machine.wait_for("a death to be told", lambda: told(machine.journal(unit=instance.service), messages.WORKER_DIED))
