@@ -257,10 +257,15 @@ def free_port() -> int:
 
 
 def unread(port: int) -> int:
-    """Bytes that clients have sent to `port` and nobody has read, connections nobody has accepted included."""
-    sizes = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    queues = [row[4].split(":")[1] for row in sizes if row[1].endswith(f":{port:04X}")]
-    return sum(int(queue, 16) for queue in queues)
+    """Bytes that clients have sent to `port` and nobody has read: on their way, or with whoever listens there, also of
+    connections that nobody has accepted."""
+    here = f":{port:04X}"
+    total = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues, *_ = line.split()
+        sent, received = (int(queue, 16) for queue in queues.split(":"))
+        total += received if local.endswith(here) else sent if remote.endswith(here) else 0
+    return total
 
 
 def _environment() -> dict[str, str]:

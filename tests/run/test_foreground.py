@@ -47,8 +47,9 @@ def test_ctrl_c_drains(run: Foreground) -> None:
         run.wait_for("the worker to drain", lambda: {w["state"] for w in run.status()["workers"]} == {"draining"})
         held.unlink()
         client.settimeout(HANG)
-        answer = client.recv(65536)
-    assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer.lower()
+        # Whether the answer says `Connection: close` depends on whether the worker has its order by now: what it does
+        # from then on is tests/worker/test_engines.py's.
+        assert client.makefile("rb").read().startswith(b"HTTP/1.1 200")
     assert run.wait() == 0
     ended(run, everything)
 
