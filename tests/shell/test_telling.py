@@ -344,3 +344,20 @@ def test_stream_without_journal() -> None:
         fd = Journal("hello", native=native).stream("hello/3", Priority.INFO)
         assert os.path.sameopenfile(fd, 2) and not os.get_inheritable(fd)
         os.close(fd)
+
+
+def test_stream_into_what_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journald that is gone with its streams, ours too: a worker prints into nothing, and does not fail of it."""
+    if os.path.exists("/run/systemd/journal/stdout"):
+        pytest.skip("there is a journald")
+    ours, journald = socket.socketpair()
+    monkeypatch.setattr(journal_module, "_STDERR", ours.fileno())
+    told = Journal("hello", native=True)
+    fd = told.stream("hello/3")
+    assert os.path.sameopenfile(fd, ours.fileno())
+    os.close(fd)
+    journald.close()
+    fd = told.stream("hello/3")
+    assert os.write(fd, b"a line\n") == 7 and not os.get_inheritable(fd)
+    os.close(fd)
+    ours.close()

@@ -237,7 +237,8 @@ def test_journald_stands_still(instance: Instance) -> None:
 
 
 def test_journald_is_gone(fresh_machine: Container, instances: Callable[[Container], Instance]) -> None:
-    """With its sockets, and the streams of who writes to it: nothing waits or spins, and it is told when it is back."""
+    """With its sockets, and the streams of who writes to it: nothing waits or spins, code that prints is deployed, and
+    what happens is told when it is back."""
     machine = fresh_machine
     instance = instances(machine)
     deploy(instance)
@@ -248,6 +249,9 @@ def test_journald_is_gone(fresh_machine: Container, instances: Callable[[Contain
     kill(instance, victim)
     machine.wait_for("a successor", lambda: instance.workers().get(1) not in (None, victim))
     assert instance.get() == (200, "hello") and instance.status()["state"] == "serving"
+    instance.write("hello.py", APP.replace('"hello"', '"other"'))
+    instance.clusterd("reload")
+    assert [instance.get("/talk") for _ in range(5)] == [(200, "other")] * 5
     machine.systemctl("start", *reversed(units))
     kill(instance, instance.workers()[1])
     machine.wait_for("a death to be told", lambda: told(machine.journal(unit=instance.service), messages.WORKER_DIED))

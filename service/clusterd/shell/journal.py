@@ -161,7 +161,8 @@ class Journal:
     def stream(self, identifier: str, priority: Priority = Priority.INFO) -> int:
         """A descriptor (CLOEXEC) for a worker's stdout and stderr: a journal stream, or a copy of our stderr.
 
-        In the stream a line may begin with its level ("<4>"). Falls back to stderr while journald cannot be reached.
+        In the stream a line may begin with its level ("<4>"). Falls back to stderr while journald cannot be reached,
+        and to nothing if that was a stream of its own which has ended: who prints into it would fail.
         """
         if self.native:
             from systemd import journal
@@ -173,6 +174,8 @@ class Journal:
             else:
                 os.set_inheritable(fd, False)
                 return fd
+            if _has_ended(_STDERR):
+                return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         return os.dup(_STDERR)
 
     def _plain(self, text: str) -> None:
@@ -189,6 +192,13 @@ class Journal:
                 self.lost = 0
             except OSError:
                 self.lost += 1
+
+
+def _has_ended(fd: int) -> bool:
+    """Whether nobody will ever read what is written there."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    return bool(poll.poll(0))
 
 
 def _stderr_is_journal() -> bool:
