@@ -15,6 +15,10 @@ from tests.patience import HANG
 Address = str | tuple[str, int]
 """A UNIX socket's path, or host and port."""
 
+IDLE = 2.0
+"""Seconds after which a client makes a new connection rather than ask on one that it has not used: it may stand still
+for longer than a server keeps a connection that nobody uses, and what it sends then crosses the server's goodbye."""
+
 REQUEST = b"GET %s HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
 
 
@@ -60,6 +64,7 @@ class _Client(threading.Thread):
         self.stop = stop
         self.flows = threading.Event()
         self.sock: socket.socket | None = None
+        self.used = 0.0
 
     def run(self) -> None:
         while not self.stop.wait(0.01):
@@ -76,6 +81,8 @@ class _Client(threading.Thread):
         self._close()
 
     def _ask(self) -> str:
+        if time.monotonic() > self.used + IDLE:
+            self._close()
         if self.sock is None:
             family = socket.AF_UNIX if isinstance(self.address, str) else socket.AF_INET
             family = socket.AF_INET6 if family == socket.AF_INET and ":" in self.address[0] else family
@@ -95,6 +102,7 @@ class _Client(threading.Thread):
             raise ValueError(lines[0].decode())
         if b"connection: close" in lines:
             self._close()
+        self.used = time.monotonic()
         return body.decode()
 
     def _more(self, data: bytes) -> bytes:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 
 from clusterd.cli import change, control
 from clusterd.cli.change import without_own
+from tests.patience import HANG
 
 from .conftest import Site, done, error, progress
 
@@ -72,9 +75,15 @@ def test_rollback_and_try(site: Site) -> None:
     assert master.asked("Rollback") == [{}]
 
 
+def patient(status: Callable[..., Any], instance: Any, **_: float) -> Any:
+    """A master that answers at once may stand still for longer than the test lets one be silent."""
+    return status(instance, patience=HANG)
+
+
 def test_silence_while_the_master_lives(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reload may be silent for longer than the patience, while the master answers Status."""
     monkeypatch.setattr(change, "AWAITED", 0.1)
+    monkeypatch.setattr(control, "status", functools.partial(patient, control.status))
     site.write("hello")
     master = site.master("hello")
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from clusterd.cli import control, observe
 from clusterd.cli.terminal import age, ranges
+from tests.patience import HANG
 
 from .conftest import STATUS, Site, error
 
@@ -143,7 +144,13 @@ def test_not_a_master(site: Site) -> None:
 
 def test_list(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """list has every file and every running instance, and exits 0 whatever their states are."""
-    monkeypatch.setattr(observe, "LIST_PATIENCE", 0.2)
+    answered = control.status
+
+    def patient(instance: Any, *, patience: float) -> Any:
+        assert patience == observe.LIST_PATIENCE
+        return answered(instance, patience=0.2 if instance.name == "hung" else HANG)
+
+    monkeypatch.setattr(control, "status", patient)
     site.write("hello")
     site.write("idle", 'app = "idle:app"\nlisten = "8001"\n')
     site.write("broken", "app = 3\n")

@@ -251,16 +251,24 @@ def test_import_budget(tmp_path: Path) -> None:
 def test_time_budget(tmp_path: Path) -> None:
     """With twenty files it takes at most eight times what Python takes to do nothing: minima of interleaved runs.
 
-    In processor time: a busy machine must not fail it.
+    In processor time, with compiled modules as they are installed. A busy machine makes both more, and never less: it
+    takes more runs there to find the minima.
     """
+    service = tmp_path / "share"
+    shutil.copytree(PROJECT / "service", service, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run([*PYTHON, "-m", "compileall", "-q", str(service)], check=True)
+    files = tmp_path / "files"
+    files.mkdir()
     for number in range(20):
-        (tmp_path / f"app{number}.toml").write_text(f'app = "a:b"\nlisten = {8000 + number}\n[reload]\nsoak = "1s"\n')
+        (files / f"app{number}.toml").write_text(f'app = "a:b"\nlisten = {8000 + number}\n[reload]\nsoak = "1s"\n')
     nothing, whole = [], []
-    for turn in range(12):
+    for turn in range(100):
+        if turn >= 12 and min(whole) <= 8 * min(nothing):
+            break
         out = tmp_path / f"out{turn}"
         out.mkdir()
         nothing.append(spent([*PYTHON, "-c", "pass"]))
-        whole.append(spent([*PYTHON, str(GENERATOR), str(out), "", "", str(tmp_path)]))
+        whole.append(spent([*PYTHON, str(service / "clusterd" / GENERATOR.name), str(out), "", "", str(files)]))
     assert min(whole) <= 8 * min(nothing), f"{min(whole) * 1e3:.1f} ms, Python alone {min(nothing) * 1e3:.1f} ms"
 
 

@@ -58,8 +58,8 @@ workers = {workers}
 [reload]
 soak = "20ms"
 watch = "1s"
-linger = "100ms"
-drain-timeout = "3s"
+linger = "60s"
+drain-timeout = "60s"
 ready-timeout = "60s"
 [stop]
 drain-timeout = "{stop}"

@@ -33,32 +33,44 @@ def run() -> Iterator[Foreground]:
 
 
 @pytest.mark.parametrize(
-    ("program", "ready", "told"),
+    ("program", "ready", "timeout", "told"),
     [
-        (BINDS, '"notify"', "exited with status 1: what it said is in the log; if it found the address in use, "),
+        (
+            BINDS,
+            '"notify"',
+            "60s",
+            "exited with status 1: what it said is in the log; if it found the address in use",
+        ),
         (
             ELSEWHERE,
-            '"after 200ms"',
+            '"after 3s"',
+            "60s",
             "it does not take sockets from systemd: it listens on 127.0.0.1:{other} by its",
         ),
         (
             ELSEWHERE,
             '"notify"',
-            "not ready within 1 s: it does not take sockets from systemd: it listens on ",
+            "5s",
+            "not ready within 5 s: it does not take sockets from systemd: it listens on ",
         ),
-        (NEVER_READY, '"notify"', "not ready within 1 s: it runs, and did not say READY=1 (ready = "),
-        (LEAVES, '"notify"', "exited with status 0: a command stays in the foreground, and serves until SIGTERM"),
+        (NEVER_READY, '"notify"', "5s", "not ready within 5 s: it runs, and did not say READY=1 (ready = "),
+        (
+            LEAVES,
+            '"notify"',
+            "60s",
+            "exited with status 0: a command stays in the foreground, and serves until ",
+        ),
     ],
     ids=["binds", "elsewhere-after", "elsewhere-notify", "never-ready", "leaves"],
 )
-def test_what_a_command_does_wrong(run: Foreground, program: str, ready: str, told: str) -> None:
+def test_what_a_command_does_wrong(run: Foreground, program: str, ready: str, timeout: str, told: str) -> None:
     """The first start fails, and one line says what the program did instead and what is expected of it."""
     ports = {"port": run.port, "other": free_port()}
     (run.directory / "server.py").write_text(program.format(**ports))
     file = run.directory / "wrong.toml"
     file.write_text(
         f'command = ["{sys.executable}", "server.py"]\ndirectory = "{run.directory}"\nlisten = "127.0.0.1:{run.port}"\n'
-        f'workers = 1\nready = {ready}\n[reload]\nready-timeout = "1s"\n'
+        f'workers = 1\nready = {ready}\n[reload]\nready-timeout = "{timeout}"\n'
     )
     run.start([*CLUSTERD, "run", str(file)], wait=False)
     assert run.wait() == 1

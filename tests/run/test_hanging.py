@@ -25,6 +25,7 @@ inner = app
 
 
 def deep_in_the_application():
+    open("hung", "w").close()
     while os.path.exists("hang"):
         time.sleep(0.01)
 
@@ -41,6 +42,7 @@ import time
 
 
 def deep_in_the_application():
+    open("hung", "w").close()
     while os.path.exists("hang"):
         time.sleep(0.01)
 
@@ -52,14 +54,13 @@ def app(environ, start_response):
     return [b"hello"]
 """
 
-SILENT = "2s"
-
 
 class Watched(Foreground):
     """With a short watchdog."""
 
     application = ASGI
     engine = python = ""
+    silent = "2s"
 
     def deploy(self, greeting: str, extra: str = "") -> None:
         if self.application is ASGI:
@@ -72,11 +73,14 @@ class Watched(Foreground):
         text = file.read_text()
         if self.python:
             text = f'engine = "{self.engine}"\n' + text.replace(f'"{sys.executable}"', f'"{self.python}"')
-        file.write_text(f'{text}[health]\nwatchdog = "{SILENT}"\n')
+        file.write_text(f'{text}[health]\nwatchdog = "{self.silent}"\n')
         return file
 
     def hang(self, requests: int = 1) -> list[socket.socket]:
-        """Requests that are not answered as long as there is a file `hang`, each on a connection of its own."""
+        """Requests that are not answered as long as there is a file `hang`, each on a connection of its own.
+
+        A worker hangs by them when this returns: whoever asks now is not accepted together with them.
+        """
         (self.directory / "hang").touch()
         asked = []
         for _ in range(requests):
@@ -84,6 +88,7 @@ class Watched(Foreground):
             sock.settimeout(HANG)
             sock.sendall(b"GET /hang HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             asked.append(sock)
+        self.wait_for("it to hang", (self.directory / "hung").exists)
         return asked
 
     def replaced(self, workers: dict[int, int]) -> dict[int, int]:
@@ -138,6 +143,7 @@ def test_a_blocked_event_loop(run: Watched, installed: str) -> None:
 
 def test_a_worker_that_comes_back_finishes_and_leaves(run: Watched) -> None:
     """Whoever asked what took so long gets the answer; the worker leaves, for another has its place."""
+    run.silent = "6s"  # it is killed as long after it was found
     run.start()
     before = run.pids()
     (slow,) = run.hang()
@@ -213,7 +219,8 @@ def test_threads_that_are_all_busy(run: Watched, installed: str) -> None:
     assert run.pids() == before
     many = run.hang(6)
     run.replaced(before)
-    assert "hangs: it has ended no request for" in run.said() and "in deep_in_the_application" in run.said()
+    run.wait_for("where it hangs", lambda: "in deep_in_the_application" in run.said())
+    assert "hangs: it has ended no request for" in run.said()
     (run.directory / "hang").unlink()
     run.wait_for("the old one to leave", lambda: len(run.status()["workers"]) == 1)
     for sock in few + many:

@@ -45,7 +45,7 @@ class Patient(Foreground):
 
     def configure(self) -> Path:
         file = super().configure()
-        text = file.read_text().replace('drain-timeout = "3s"', 'drain-timeout = "5min"\nmax-generations = 2', 1)
+        text = file.read_text().replace('drain-timeout = "60s"', 'drain-timeout = "5min"\nmax-generations = 2', 1)
         if self.engine:
             text = re.sub("^python = .*$", f'python = "{environment(self.engine)}"', text, flags=re.M)
             text = f'engine = "{self.engine.partition("-")[0]}"\n{text}'

@@ -84,13 +84,11 @@ def main(mode: str, argument: str = "0") -> int:
                 if number in (signal.SIGTERM, signal.SIGINT):
                     wire.send({"op": "bye", "status": 7})
                     return 0
-                if number == signal.SIGUSR1:
-                    child = os.fork()
-                    if child == 0:
-                        signal.set_wakeup_fd(-1)
-                        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                        signal.pause()
-                    tell(child=child)
+                if number == signal.SIGUSR1 and os.fork() == 0:
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                    tell(child=os.getpid())  # not before a signal can end it
+                    signal.pause()
         if wire in ready:
             try:
                 for message, _ in wire.receive():

@@ -9,7 +9,7 @@ import socket
 import stat
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ import pytest
 from clusterd.balance.program import program
 from clusterd.shell import listeners, procnet, reuseport, sockdiag
 from clusterd.shell.listeners import ListenError, Slots, from_fds, from_store, open_for_run, opened_by
-from tests.shell.waiting import Spawn, line, queue_length
+from tests.shell.waiting import Spawn, line, queue_length, until
 
 
 class Address(NamedTuple):
@@ -54,7 +54,15 @@ def connect(slots: Slots, n: int) -> list[socket.socket]:
     """`n` clients, each with an address of its own."""
     group = slots.groups[0]
     sources = [f"127.0.1.{i + 1}" for i in range(n)]
-    return [socket.create_connection((group.host, group.port), source_address=(source, 0)) for source in sources]
+    return arrived(group.fds, (group.host, group.port), sources)
+
+
+def arrived(fds: Sequence[int], address: tuple[str, int], sources: Sequence[str]) -> list[socket.socket]:
+    """A client from each source; all of them wait on `fds`, where a busy kernel puts them a moment later."""
+    before = sum(map(queue_length, fds))
+    clients = [socket.create_connection(address, source_address=(source, 0)) for source in sources]
+    until(lambda: sum(map(queue_length, fds)) >= before + len(clients), "every connection to be queued")
+    return clients
 
 
 def accepted(fd: int) -> int:
@@ -360,7 +368,7 @@ def test_hash_over_ipv6_and_dual_stack(opened: Opened) -> None:
     reuseport.attach(group.fds[0], program("hash", [0, 2, 3]))
     for host in ("127.0.0.1", "::1") if group.host == "::" else ("127.0.0.1",):
         sources = [f"127.0.1.{i + 1}" for i in range(60)] if host == "127.0.0.1" else ["::1"] * 60
-        clients = [socket.create_connection((host, group.port), source_address=(source, 0)) for source in sources]
+        clients = arrived(group.fds, (host, group.port), sources)
         found = Counter({i: accepted(fd) for i, fd in enumerate(group.fds)})
         assert found[1] == 0 and found.total() == 60
         assert len(+found) == (3 if host == "127.0.0.1" else 1)  # one client, one slot

@@ -18,12 +18,13 @@ from clusterd.shell.listeners import Slots, open_for_run
 from clusterd.usher import answer, may_be_http, parse
 from clusterd.worker.wire import Closed, Wire
 from tests.shell.test_listeners import Address
-from tests.shell.waiting import PATIENCE, Spawn, queue_length, readable, until
+from tests.shell.waiting import PATIENCE, Spawn, queue_length, readable
 
 START = """
 import sys
 from clusterd import usher
 usher.IDLE = float(sys.argv[2])
+usher.HEAD = usher.LINGER = usher.CONNECT = float(sys.argv[3])
 sys.exit(usher.main([sys.argv[1]]))
 """
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -35,7 +36,7 @@ class Usher:
     def __init__(self, python: Spawn, idle: float = 60.0) -> None:
         ours, theirs = socket.socketpair()
         ours.settimeout(PATIENCE)
-        self.child = python(START, str(theirs.fileno()), str(idle), pass_fds=[theirs.fileno()])
+        self.child = python(START, str(theirs.fileno()), str(idle), str(PATIENCE), pass_fds=[theirs.fileno()])
         theirs.close()
         self.wire = Wire(ours)
 
@@ -280,14 +281,21 @@ def test_new_task_replaces_the_old(slots: Slots, usher: Usher) -> None:
 
 def test_end_lets_open_relays_finish(slots: Slots, usher: Usher, worker: Callable[..., None]) -> None:
     """At the end nothing more is accepted, what is open is finished, and then it exits 0."""
+    relayed = threading.Event()
+
+    def echo_what_has_begun(sock: socket.socket) -> None:
+        begun = sock.recv(100)
+        relayed.set()
+        sock.sendall(b"echo:" + begun + rest(sock))
+
     steer(slots, 1)
     with client(slots) as sock:
         steer(slots, 0)
-        worker(echo)
-        usher.task("relay", [slots.groups[0].fds[1]])
-        sock.sendall(b"begun ")
+        worker(echo_what_has_begun)
         listener = slots.groups[0].fds[1]
-        until(lambda: queue_length(listener) == 0)
+        usher.task("relay", [listener])
+        sock.sendall(b"begun ")
+        assert relayed.wait(PATIENCE)
         usher.wire.send({"op": "end"})
         steer(slots, 1)
         with client(slots):

@@ -75,7 +75,7 @@ class Cluster(Foreground):
 
     def configure(self) -> Path:
         file = super().configure()
-        text = file.read_text().replace('linger = "100ms"', 'linger = "1s"')
+        text = file.read_text().replace('linger = "60s"', 'linger = "1s"')
         file.write_text(text + TABLES)
         return file
 
