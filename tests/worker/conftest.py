@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import Master
+from harness import HELD_ASGI, HELD_WSGI, Master
 from harness import listeners as make_listeners
 
 ROOT = Path(__file__).parents[2]
@@ -27,11 +27,22 @@ def lib(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def application(tmp_path: Path) -> Path:
-    """A directory with the hello example in it."""
+def constants() -> str:
+    """Lines of code that give constants of `clusterd.worker.channel` other values: times that pass, which a test that
+    stood still would miss."""
+    return ""
+
+
+@pytest.fixture
+def application(tmp_path: Path, constants: str) -> Path:
+    """A directory with the examples hello and shop in it, both with HELD."""
     directory = tmp_path / "application"
     directory.mkdir()
-    shutil.copy(ROOT / "examples/hello/hello.py", directory)
+    for example, how in (("hello/hello.py", HELD_ASGI), ("wsgi/shop.py", HELD_WSGI)):
+        code = (ROOT / "examples" / example).read_text()
+        (directory / Path(example).name).write_text(
+            f"{code}\n{how}\nfrom clusterd.worker import channel\n{constants}\n"
+        )
     return directory
 
 

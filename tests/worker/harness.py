@@ -19,6 +19,27 @@ DEADLINE = HANG
 
 Message = dict[str, Any]
 
+HELD = "/sleep?seconds=0&held=1"
+"""What is answered when there is a file `go` in the application's directory."""
+HELD_ASGI = """
+without = app
+
+
+async def app(scope, receive, send):
+    while b"held" in scope.get("query_string", b"") and not os.path.exists("go"):
+        await asyncio.sleep(0.01)
+    await without(scope, receive, send)
+"""
+HELD_WSGI = """
+without = app
+
+
+def app(environ, start_response):
+    while "held" in environ["QUERY_STRING"] and not os.path.exists("go"):
+        time.sleep(0.01)
+    return without(environ, start_response)
+"""
+
 
 class Peer:
     """The master's end of a channel: messages are waited for, one at a time, in order."""
@@ -228,7 +249,7 @@ def boot_message(directory: Path, **changes: Any) -> Message:
     message: Message = {
         "op": "boot", "generation": 3, "kind": "app", "app": "hello:app", "command": [], "directory": str(directory),
         "engine": "auto", "preload": "auto", "cgroup": None, "name": "hello",
-        "http": {"keep-alive": 5.0, "forwarded-allow-ips": ["127.0.0.1"], "root-path": "", "max-connections": None},
+        "http": {"keep-alive": 60.0, "forwarded-allow-ips": ["127.0.0.1"], "root-path": "", "max-connections": None},
         "health": {"path": None}, "log": {"access": False, "level": "info"}, "oom-score-adj": 100, "ready": "notify",
     }  # fmt: skip
     message.update(changes)

@@ -26,9 +26,16 @@ from clusterd.worker.caching.embedded import Embedded
 from clusterd.worker.caching.place import redacted
 from clusterd.worker.caching.values import MAX_KEY, MAX_VALUE, seconds
 from clusterd.worker.inspection import open_fds, reasons
+from tests.patience import HANG
 from tests.redises import Server, server
 
 SERVICE = Path(__file__).parents[2] / "service"
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A redis-server that stands still for a second is no matter here, but where a test makes it one."""
+    monkeypatch.setattr("clusterd.worker.caching.redis.TIMEOUT", HANG)
 
 
 @pytest.fixture(scope="module")
@@ -472,6 +479,7 @@ def test_used_at_import(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shared = cache(place)
     shared.set("a", 1)
     assert shared.get_or_compute("a", None, int) == 1
+    assert [shared.get_or_compute(f"new {number}", None, int) for number in range(100)] == [0] * 100
     assert [reason for reason in reasons(before) if reason not in already] == []
 
 

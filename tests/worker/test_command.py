@@ -106,23 +106,25 @@ def test_examples_drain_in_stages(start, slots, application, notify, example):
         lacking("no node")
     command = ["node", "server.js"] if example == "node" else [sys.executable, "server.py"]
     path, ready = notify
-    master = start(directory=ROOT / "examples" / example, env={"LINGER": "0.4", "PYTHONDONTWRITEBYTECODE": "1"})
+    master = start(directory=ROOT / "examples" / example, env={"LINGER": "3", "PYTHONDONTWRITEBYTECODE": "1"})
     master.up(kind="command", command=command)
     (slot,) = slots(1)
     worker = master.fork([slot], notify=path)
     worker.peer.send({"op": "go"})
     assert b"READY=1" in ready.recv(4096)
     address = slot.getsockname()
-    # First in the queue: whoever is answered after it is the proof that it was accepted.
-    fresh, busy, kept, idle = (Client(address) for _ in range(4))
+    # Whoever is answered after another has connected is the proof that it was accepted.
+    idle = Client(address)
     idle.get()
-    busy.ask("/sleep?seconds=2")
+    fresh, busy = Client(address), Client(address)
+    busy.ask("/sleep?seconds=5")
+    kept = Client(address)
     assert kept.get("/pid")[2] == f"{worker.pid}\n"
     signal_pidfd(worker.pidfd, signal.SIGTERM)
     assert idle.ended()
     assert fresh.ended()
     status, headers, body = busy.read()
-    assert (status, headers["connection"].lower(), body) == (200, "close", "slept 2 s\n")
+    assert (status, headers["connection"].lower(), body) == (200, "close", "slept 5 s\n")
     assert worker.gone()
     assert os.waitstatus_to_exitcode(master.exited(worker)) == 0
     for client in (busy, kept, idle, fresh):
@@ -161,7 +163,7 @@ def test_an_example_that_is_told_to_drain_while_it_holds_a_lock(start, slots, no
     if not hasattr(threading, lock):
         pytest.skip(f"this interpreter has no {lock}")
     path, heard = notify
-    master = start(directory=ROOT / "examples/socketserver", env={"LINGER": "0.2", "PYTHONDONTWRITEBYTECODE": "1"})
+    master = start(directory=ROOT / "examples/socketserver", env={"LINGER": "120", "PYTHONDONTWRITEBYTECODE": "1"})
     master.up(kind="command", command=[sys.executable, "-c", TOLD_WITH_A_LOCK_HELD, lock])
     (slot,) = slots(1)
     worker = master.fork([slot], notify=path)

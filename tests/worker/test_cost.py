@@ -21,6 +21,7 @@ from harness import Client
 from websocket import WebSocket
 
 from tests.lacking import lacking
+from tests.patience import HANG
 
 APPLICATION = """\
 import asyncio, json, sys, threading
@@ -170,10 +171,9 @@ def engines_own(callers: list[list[str]], directory: Path) -> list[list[str]]:
 def look_at_worker(address: Any, app: str, lib: Path) -> dict[str, Any]:
     """`look`, again while something of ours is called: a start, which no request waits for, ends; what a request calls
     is there each time."""
-    for _ in range(10):
-        found = look(address, app)
-        if not called(found, lib):
-            break
+    end = time.monotonic() + HANG
+    while called(found := look(address, app), lib) and time.monotonic() < end:
+        pass
     return found
 
 

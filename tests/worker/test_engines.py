@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 import signal
 import socket
 from typing import Any
 
 import pytest
-from environments import CASES, ROOT, Case, environment
-from harness import Client, signal_pidfd
+from environments import CASES, Case, environment
+from harness import HELD, Client, signal_pidfd
 from websocket import WebSocket
 
 
@@ -34,7 +33,6 @@ def case(request: pytest.FixtureRequest) -> Case:
 @pytest.fixture
 def booted(start, application, case):
     """A master whose zygote has loaded the example that suits the engine."""
-    shutil.copy(ROOT / "examples/wsgi/shop.py", application)
     master = start(python=environment(case.environment))
     up = master.up(**case.boot, health={"path": "/healthz"})
     assert up["engine"].startswith(case.environment.split("-")[0] + " ")
@@ -42,7 +40,7 @@ def booted(start, application, case):
     return master
 
 
-def test_staged_drain(booted, slots):
+def test_staged_drain(booted, application, slots):
     """In flight: answered with Connection: close. Kept: each further request as well. Idle: closed after linger."""
     (slot,) = slots(1)
     address = slot.getsockname()
@@ -50,7 +48,7 @@ def test_staged_drain(booted, slots):
     busy, kept, idle = (Client(address) for _ in range(3))
     assert kept.get()[1].get("connection") is None
     idle.get()
-    busy.ask("/sleep?seconds=3")
+    busy.ask(HELD)
     assert kept.get("/pid")[2] == f"{worker.pid}\n"  # the worker has busy's request: it came first
     worker.drain(linger=30)
     worker.peer.expect("draining")
@@ -63,8 +61,9 @@ def test_staged_drain(booted, slots):
     assert kept.ended()
     worker.drain(linger=0.2)
     assert idle.ended()
+    (application / "go").touch()
     status, headers, body = busy.read()  # it outlasts the linger: granian tells ASGI then
-    assert (status, headers["connection"].lower(), body) == (200, "close", "slept 3 s\n")
+    assert (status, headers["connection"].lower(), body) == (200, "close", "slept 0 s\n")
     assert busy.ended()
     report = worker.peer.expect("drained")
     assert (report["requests"], report["closed"], report["cut"]) in ((5, 1, 0), (None, 1, 0))  # granian counts none
@@ -74,6 +73,7 @@ def test_staged_drain(booted, slots):
         client.close()
 
 
+@pytest.mark.parametrize("constants", ["channel.FRESH = 120.0"], ids=["fresh"])
 def test_linger_zero_keeps_a_request_under_way(booted, slots):
     """A connection that has been made and not used yet is given the moment its request takes."""
     (slot,) = slots(1)
@@ -85,9 +85,9 @@ def test_linger_zero_keeps_a_request_under_way(booted, slots):
     worker.peer.expect("draining")
     status, headers, _ = fresh.get()
     assert (status, headers["connection"].lower()) == (200, "close")
-    worker.peer.expect("drained")
-    probe.close()
+    probe.close()  # granian lets go of all at once
     fresh.close()
+    worker.peer.expect("drained")
 
 
 def test_deadline_cuts_and_says_so(booted, slots):
@@ -95,8 +95,10 @@ def test_deadline_cuts_and_says_so(booted, slots):
     (slot,) = slots(1)
     worker = booted.serving([slot])
     slow, probe = Client(slot.getsockname()), Client(slot.getsockname())
-    slow.ask("/sleep?seconds=30")
+    slow.ask(HELD)
     probe.get()
+    worker.drain(linger=0)
+    assert probe.ended()
     worker.drain(linger=0, timeout=0.3)
     assert worker.drained()["cut"] == 1
     slow.close()
@@ -109,13 +111,15 @@ def test_a_stop_hastens_a_drain(booted, slots):
     worker = booted.serving([slot])
     idle, slow = Client(slot.getsockname()), Client(slot.getsockname())
     idle.get()
-    slow.ask("/sleep?seconds=30")
+    slow.ask(HELD)
     idle.get()
-    worker.drain(linger=20, timeout=20)
+    worker.drain(linger=60, timeout=60)
     worker.peer.expect("draining")
-    worker.drain(linger=0, timeout=0.4)
-    worker.drain(linger=20, timeout=20)
+    worker.drain(linger=0, timeout=60)
+    worker.drain(linger=60, timeout=60)
     assert idle.ended()
+    worker.drain(linger=0, timeout=0.4)
+    worker.drain(linger=60, timeout=60)
     report = worker.peer.expect("drained")
     assert (report["closed"], report["cut"]) == (1, 1)
     idle.close()
@@ -146,7 +150,7 @@ def test_every_kept_connection_is_told(booted, slots):
     clients = [Client(slot.getsockname()) for _ in range(40)]
     for client in clients:
         client.get()
-    worker.drain(linger=5)
+    worker.drain(linger=60)
     worker.peer.expect("draining")
     for client in clients:
         assert client.get()[1]["connection"].lower() == "close"
@@ -161,7 +165,7 @@ def test_head_and_http_1_0_during_the_drain(booted, slots):
     head, old = Client(slot.getsockname()), Client(slot.getsockname())
     head.get()
     old.get()
-    worker.drain(linger=5)
+    worker.drain(linger=60)
     worker.peer.expect("draining")
     head.ask(method="HEAD")
     assert head.read_head()[1]["connection"].lower() == "close"
@@ -213,7 +217,7 @@ def test_a_drain_amid_accepting(booted, slots):
     clients = [Client(slot.getsockname()) for _ in range(50)]
     for client in clients:
         client.ask("/pid")
-    worker.drain(linger=1)
+    worker.drain(linger=60)
     signal_pidfd(worker.pidfd, signal.SIGCONT)
     worker.peer.expect("draining")
     successor = booted.serving([slot])

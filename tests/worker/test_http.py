@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -192,9 +193,18 @@ def test_root_path(serve, engine: str) -> None:
 @pytest.mark.parametrize("engine", engines())
 def test_keep_alive(serve, engine: str) -> None:
     """An idle connection is closed when its time is over, not before."""
-    client = Client(serve(engine, keep_alive=1.0))
-    client.get()
-    client.get()
+    address = serve(engine, keep_alive=1.0)
+    client, kept = Client(address), False
+    while not kept:
+        client.close()
+        client, began = Client(address), time.monotonic()
+        try:
+            client.get()
+            client.get()
+        except (AssertionError, OSError):
+            assert time.monotonic() - began >= 1.0  # it was this test that stood still
+        else:
+            kept = True
     assert client.ended()
     client.close()
 
@@ -220,7 +230,7 @@ def test_max_connections_of_uvicorn(serve, engine: str) -> None:
 @pytest.mark.parametrize("engine", engines("waitress", "granian"))
 def test_max_connections_of_others(serve, engine: str) -> None:
     """Above it, they wait until another has gone."""
-    address = serve(engine, max_connections=2)
+    address = serve(engine, max_connections=2, keep_alive=HANG)
     clients = [Client(address) for _ in range(4)]
     clients[0].get()
     last = clients[-1]
@@ -308,7 +318,8 @@ def test_webopenedlimits(serve, engine: str) -> None:
     opened = WebSocket(address)
     opened.send("x" * 90)
     assert opened.text() == "90"
-    assert opened.receive()[0] == 9
+    if not opened.pings:
+        assert opened.frame()[0] == 9
     opened.send("x" * 120)
     assert opened.close_code() == 1009
     opened.close()

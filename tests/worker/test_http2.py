@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import ssl
 import threading
@@ -12,8 +11,8 @@ from typing import Any
 
 import pytest
 from certificates import make
-from environments import CASES, ROOT, Case, environment
-from harness import Master
+from environments import CASES, Case, environment
+from harness import HELD, Master
 from http2 import Http2, insecure
 
 from tests.descriptors import links
@@ -36,7 +35,6 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def booted(request: pytest.FixtureRequest, start, application: Path) -> Callable[..., Master]:
     """booted(tls=, http=) -> a master whose zygote has loaded the example."""
     case: Case = request.param
-    shutil.copy(ROOT / "examples/wsgi/shop.py", application)
 
     def boot(**changes: Any) -> Master:
         master = start(python=environment(case.environment))
@@ -47,13 +45,13 @@ def booted(request: pytest.FixtureRequest, start, application: Path) -> Callable
 
 
 @pytest.mark.parametrize("over", ["tls", "plain"])
-def test_staged_drain(booted, slots, pem: dict[str, str], over: str) -> None:
+def test_staged_drain(booted, application: Path, slots, pem: dict[str, str], over: str) -> None:
     """Streams on a kept connection are answered until linger is over; then GOAWAY, after which those under way are."""
     (slot,) = slots(1)
     worker = booted(tls=pem if over == "tls" else None).serving([slot])
     client = Http2(slot.getsockname(), insecure("h2") if over == "tls" else None)
     assert client.get("/pid") == (200, f"{worker.pid}\n")
-    slow = client.ask("/sleep?seconds=4")
+    slow = client.ask(HELD)
     worker.drain(linger=30)
     worker.peer.expect("draining")
     stream = client.ask("/pid")
@@ -64,7 +62,8 @@ def test_staged_drain(booted, slots, pem: dict[str, str], over: str) -> None:
     while client.going_away is None:
         assert client.turn()
     assert slow not in client.ended
-    assert client.read(slow) == (200, "slept 4 s\n")
+    (application / "go").touch()
+    assert client.read(slow) == (200, "slept 0 s\n")
     while client.turn():
         pass
     assert client.going_away >= stream
@@ -149,6 +148,8 @@ def test_nothing_is_lost(booted, slots, pem: dict[str, str]) -> None:
         assert worker.drained()["cut"] == 0
         master.zygote.expect("exited")
         worker = successor
+    while any(load.connections < 4 and load.is_alive() for load in loads):  # each hears of the last one in its own time
+        threading.Event().wait(0.01)
     for load in loads:
         load.stop()
     assert [load.wrong for load in loads] == [[]] * len(loads)

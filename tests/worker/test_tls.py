@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import select
-import shutil
 import socket
 import ssl
 import time
@@ -12,8 +11,8 @@ from typing import Any
 
 import pytest
 from certificates import Pair, make
-from environments import CASES, ENGINES, ROOT, environment
-from harness import DEADLINE, Client, Master
+from environments import CASES, ENGINES, environment
+from harness import DEADLINE, HELD, Client, Master
 
 from clusterd.worker import tls
 from clusterd.worker.boot import Boot, Tls
@@ -60,7 +59,6 @@ class Secure(Client):
 def booted(start, application: Path, pair: Pair):
     def booted(engine: str, **changes: Any) -> Master:
         case = CASE[engine]
-        shutil.copy(ROOT / "examples/wsgi/shop.py", application)
         master: Master = start(python=environment(case.environment))
         master.up(**{**case.boot, "tls": pair.contents, **changes})
         return master
@@ -94,7 +92,7 @@ def test_minimum_version(booted, slots, pair: Pair, engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ABLE)
-def test_drain(booted, slots, engine: str) -> None:
+def test_drain(booted, application: Path, slots, engine: str) -> None:
     """In flight answered, kept told, idle closed after linger, as without TLS; a handshake under way is waited for."""
     (slot,) = slots(1)
     master = booted(engine)
@@ -104,7 +102,7 @@ def test_drain(booted, slots, engine: str) -> None:
     for client in (kept, idle):
         client.get()
     late = Secure(address, late=True)
-    busy.ask("/sleep?seconds=3")
+    busy.ask(HELD)
     kept.get()  # late was accepted before this was answered, or with it
     worker.drain(linger=30)
     worker.peer.expect("draining")
@@ -116,10 +114,13 @@ def test_drain(booted, slots, engine: str) -> None:
     assert queued.get("/pid")[2] == f"{successor.pid}\n"
     assert kept.get()[1]["connection"].lower() == "close"
     worker.drain(linger=0.2)
+    assert idle.ended()
+    (application / "go").touch()
     assert busy.read()[1]["connection"].lower() == "close"  # it outlasts the linger: granian tells ASGI then
-    for client in (busy, kept, idle):
+    for client in (busy, kept):
         assert client.ended()
         client.close()
+    idle.close()
     late.close()
     assert worker.peer.expect("drained")["cut"] == 0
     queued.close()

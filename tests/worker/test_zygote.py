@@ -7,7 +7,7 @@ import signal
 import socket
 from pathlib import Path
 
-from harness import Client, Peer, Worker, signal_pidfd
+from harness import HELD, Client, Peer, Worker, signal_pidfd
 
 from tests.descriptors import links
 from tests.patience import HANG
@@ -37,7 +37,7 @@ def test_a_worker_accepts_only_when_told_to_serve(start, slots):
     client.close()
 
 
-def test_drain_answers_in_flight_then_closes(start, slots):
+def test_drain_answers_in_flight_then_closes(start, application, slots):
     """What is in flight is answered, and what comes on kept connections, with Connection: close; then it leaves."""
     master = start()
     master.up()
@@ -45,7 +45,7 @@ def test_drain_answers_in_flight_then_closes(start, slots):
     worker = master.serving([slot])
     busy, kept, idle = (Client(slot.getsockname()) for _ in range(3))
     assert kept.get()[0] == idle.get()[0] == 200
-    busy.ask("/sleep?seconds=2")
+    busy.ask(HELD)
     assert kept.get("/pid")[2] == f"{worker.pid}\n"
     worker.drain(linger=30)
     worker.peer.expect("draining")
@@ -54,8 +54,9 @@ def test_drain_answers_in_flight_then_closes(start, slots):
     assert kept.ended()
     worker.drain(linger=0.2)
     assert idle.ended()
+    (application / "go").touch()
     status, headers, body = busy.read()
-    assert (status, headers["connection"], body) == (200, "close", "slept 2 s\n")
+    assert (status, headers["connection"], body) == (200, "close", "slept 0 s\n")
     report = worker.peer.expect("drained")
     assert (report["requests"], report["closed"], report["cut"], report["websockets"]) == (5, 1, 0, 0)
     assert worker.gone()

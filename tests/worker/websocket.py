@@ -15,6 +15,8 @@ class WebSocket:
         self.client.ask(path, f"Connection: Upgrade\r\nUpgrade: websocket\r\n{key}")
         self.status, self.headers = self.client.read_head()
         assert self.status == 101, self.status
+        self.pings = 0
+        """Those that came, which nobody answers."""
 
     def send(self, text: str) -> None:
         data = text.encode()
@@ -23,9 +25,17 @@ class WebSocket:
         self.client.sock.sendall(bytes([0x81, 0x80 | len(data)]) + mask + data)
 
     def receive(self) -> tuple[int, bytes]:
-        """Opcode and payload of the next frame."""
+        """Opcode and payload of the next frame that is not a ping."""
+        while True:
+            opcode, data = self.frame()
+            if opcode != 9:
+                return opcode, data
+
+    def frame(self) -> tuple[int, bytes]:
+        """The next one, whichever it is."""
         opcode, length = self._exactly(2)
         assert length < 126
+        self.pings += opcode & 0x0F == 9
         return opcode & 0x0F, self._exactly(length)
 
     def text(self) -> str:

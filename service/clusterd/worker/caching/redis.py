@@ -115,24 +115,27 @@ class RedisClaim:
 
     def __init__(self, store: Redis, name: str) -> None:
         self._store, self._name, self._token = store, name, secrets.token_hex(16)
-        self._done: threading.Event | None = None
+        self._done = threading.Event()
+        self._renewing: threading.Thread | None = None
 
     def take(self) -> bool:
         if not self._store.take(self._name, self._token):
             return False
-        self._done = threading.Event()
-        threading.Thread(target=self._renew, args=(self._done,), name="cache lease", daemon=True).start()
+        self._done.clear()
+        self._renewing = threading.Thread(target=self._renew, name="cache lease", daemon=True)
+        self._renewing.start()
         return True
 
     def release(self) -> None:
-        if self._done is not None:
+        if self._renewing is not None:
             self._done.set()
-            self._done = None
+            self._renewing.join()  # a thread left over from an import would keep workers from being forked
+            self._renewing = None
             with contextlib.suppress(CacheError):  # then it ends by itself
                 self._store.release(self._name, self._token)
 
-    def _renew(self, done: threading.Event) -> None:
-        while not done.wait(LEASE / 3):
+    def _renew(self) -> None:
+        while not self._done.wait(LEASE / 3):
             with contextlib.suppress(CacheError):
                 self._store.renew(self._name, self._token)
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from ..channel import Channel
 
 INTERVAL = 1.0
-"""Seconds between two signs of life; a hundred times what the look at the figures takes, where that is longer."""
+"""Seconds between two signs of life; a hundred times what the look at the figures takes of the processor, where that is
+longer. Not of the clock: who was kept from running meanwhile would give none for long, and be taken to hang."""
 
 
 class Pulse:
@@ -30,7 +31,7 @@ class Pulse:
 
     def beat(self) -> float:
         """Give one, if there is reason to; the seconds until the next."""
-        began = time.monotonic()
+        began = time.thread_time()
         board, figures = given.board, self._look()
         if board is not None and figures is not None:
             board.show(figures)
@@ -38,7 +39,7 @@ class Pulse:
         if self._limit is not None and figures is not None and (figures.requests or 0) >= self._limit:
             # Again each time: a master that dies may have taken it with it, and who knows it already is not troubled.
             self._channel.mention("spent", reason=f"has served {figures.requests} requests")
-        return max(INTERVAL, 100 * (time.monotonic() - began))
+        return max(INTERVAL, 100 * (time.thread_time() - began))
 
 
 class LoopPulse(Pulse):

@@ -134,6 +134,7 @@ class _Worker:
     async def _wait_for_clients(self, servers: Servers, draining: Draining) -> None:
         let_go = False
         while (now := time.monotonic()) < draining.deadline:
+            began = time.thread_time()
             fds = servers.accepted.fds()
             if let_go:
                 if not fds and servers.stopped and not self._application.busy():
@@ -147,6 +148,6 @@ class _Worker:
                 untouched = len(before.items() & idle(fds).items())
                 self._closed = max(0, untouched - self._application.untold)
                 servers.let_go()
-            # A look at many connections takes its time: never more than a tenth of it.
-            pause = max(_TICK, 10 * (time.monotonic() - now))
-            await asyncio.sleep(min(pause, max(0.0, draining.deadline - now)))
+            # A look at many connections takes its time: never more than a tenth of a processor's.
+            pause = max(_TICK, 10 * (time.thread_time() - began))
+            await asyncio.sleep(min(pause, max(0.0, draining.deadline - (0.0 if let_go else _LAST) - now)))
