@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from clusterd.shell import journal as journal_module
-from clusterd.shell import messages
+from clusterd.shell import messages, notify
 from clusterd.shell.journal import Journal
 from clusterd.shell.messages import MESSAGES, Priority
 from clusterd.shell.notified import Notified
@@ -55,6 +56,41 @@ def test_messages_to_systemd(systemd: socket.socket) -> None:
     assert got[0] == "READY=1\nSTATUS=4/4 Arbeiter für «hello», generation 3"
     assert got[1] == "STATUS=" + "x" * 1000
     assert got[2:] == ["STOPPING=1", "WATCHDOG=1", "MAINPID=4711", "EXTEND_TIMEOUT_USEC=1500000"]
+
+
+def test_a_systemd_that_has_no_room(systemd: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it could not be told is told with what comes next, the newest of each; a stop takes READY back."""
+    monkeypatch.setattr(notify, "_TIMEOUT", 0.01)
+    n = Notifier()
+
+    def filled() -> None:
+        filler = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        filler.setblocking(False)
+        with filler, contextlib.suppress(BlockingIOError):
+            while True:
+                filler.sendto(b"x", systemd.getsockname())
+
+    def heard() -> list[str]:
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.append(systemd.recv(8192).decode())
+        return [each for each in found if each != "x"]
+
+    filled()
+    n.ready("2/2 workers")
+    n.status("1/2 workers")
+    assert heard() == []
+    n.watchdog()
+    n.watchdog()
+    assert heard() == ["READY=1\nSTATUS=1/2 workers\nWATCHDOG=1", "WATCHDOG=1"]
+    filled()
+    n.ready("2/2 workers")
+    n.stopping()
+    assert heard() == []
+    n.watchdog()
+    assert heard() == ["STATUS=2/2 workers\nSTOPPING=1\nWATCHDOG=1"]
+    closed(n)
 
 
 def test_fd_store(systemd: socket.socket) -> None:

@@ -40,6 +40,8 @@ Description=Task {task} of {app}
 Documentation=man:cluster.toml(5)
 SourcePath={source}
 After=cluster@{app}.service
+# The calendar says how often, and nothing else.
+StartLimitIntervalSec=0
 
 [Service]
 Type=oneshot

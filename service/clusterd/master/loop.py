@@ -254,6 +254,7 @@ class Master:
             self.performer.perform(action)
         if any(isinstance(action, Tell) for action in actions):
             self.save()  # receipts, and releases that are gone
+        self.performer.answer()
 
     @staticmethod
     def _in_order(actions: list[Action]) -> list[Action]:

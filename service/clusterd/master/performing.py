@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 from clusterd.balance.program import program as steering
 from clusterd.config import certificates
@@ -74,6 +75,12 @@ class Performer:
         self.telling = telling
         self.requests = requests
         self.exit_status: int | None = None
+        self._answers: list[Callable[[], None]] = []
+
+    def answer(self) -> None:
+        """Answer whoever waits for what has been done: it is told by now, so that who looks at once sees it."""
+        while self._answers:
+            self._answers.pop(0)()
 
     def perform(self, action: Action) -> None:
         """Do one thing. What cannot be done becomes an event; nothing here raises for the world's sake."""
@@ -155,7 +162,8 @@ class Performer:
     def _finish(self, finish: Finish) -> None:
         cluster = self.ledger.cluster
         receipt = self.ledger.receipts[finish.number]
-        self.requests.finish(finish, receipt, self._detail(finish.generation))
+        detail = self._detail(finish.generation)
+        self._answers.append(lambda: self.requests.finish(finish, receipt, detail))
         if finish.outcome is Outcome.DONE and finish.kind is not Kind.TRY:
             self._steer(cluster.steered)  # by the new generation's `balance`
             self.settled()

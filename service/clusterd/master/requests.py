@@ -110,6 +110,8 @@ class Requests:
     # calls
 
     def _answer(self, call: Call) -> None:
+        if self.context.events:
+            self.advance()  # what has happened by now is part of every answer
         match call.method:
             case "Status":
                 call.reply(status=self.status())
@@ -211,6 +213,7 @@ class Requests:
     def _refuse(self, call: Call | None, error: str, text: str, **parameters: Any) -> None:
         self.context.journal.record(messages.CONFIGURATION_REFUSED, f"refused, nothing changed: {text}")
         self.telling.note = f"reload refused: {text}"
+        self.telling.status()
         if call is not None:
             call.error(error, **parameters)
 

@@ -48,7 +48,7 @@ from clusterd.tasks.model import Outcome, Phase, Plan, Task
 from clusterd.worker.frames import Frames, decode, encode, text
 from clusterd.worker.wire import Message, WireError
 
-STATUS_GRACE = 1.0
+STATUS_GRACE = 3.0
 """Seconds to wait for whoever reaps a dead process to say its status."""
 PIECE = 1 << 16
 SHOWN = 2000

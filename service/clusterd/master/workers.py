@@ -38,7 +38,7 @@ COUNTS = ("closed", "websockets", "cut")
 KEPT = ("channel", "pidfd", "notify", "bus", "board")
 """What the keeper has of a worker."""
 
-STATUS_GRACE = 1.0
+STATUS_GRACE = 3.0
 """Seconds to wait for whoever reaps a dead worker to say its status, before its death is told without one."""
 
 

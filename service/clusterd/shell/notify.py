@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 _TIMEOUT = 1.0
@@ -9,11 +10,15 @@ _TIMEOUT = 1.0
 
 
 class Notifier:
-    """`address` is NOTIFY_SOCKET of the environment unless given; empty: no systemd listens."""
+    """`address` is NOTIFY_SOCKET of the environment unless given; empty: no systemd listens.
+
+    What there was no room for is said again with what comes next, which is a sign of life at the latest.
+    """
 
     def __init__(self, address: str | None = None) -> None:
         self.address = os.environ.get("NOTIFY_SOCKET", "") if address is None else address
         self._sd = None
+        self._due: dict[str, str] = {}
         if self.address:
             import sdnotify
 
@@ -21,6 +26,7 @@ class Notifier:
             if self._sd.socket is not None:
                 # Its socket blocks, and a master that waits for PID 1 without end would miss its own watchdog.
                 self._sd.socket.settimeout(_TIMEOUT)
+                self._sd.debug = True  # or it would swallow that there was no room
 
     @property
     def active(self) -> bool:
@@ -35,6 +41,7 @@ class Notifier:
         self._send(_status(text))
 
     def stopping(self, status: str = "") -> None:
+        self._due.pop("READY", None)
         self._send("STOPPING=1", *([_status(status)] if status else []))
 
     def watchdog(self) -> None:
@@ -60,9 +67,15 @@ class Notifier:
         return self._with_fds(f"FDSTOREREMOVE=1\nFDNAME={_fdname(name)}", [])
 
     def _send(self, *lines: str) -> None:
-        if self._sd is not None:
-            # sdnotify encodes Latin-1 and swallows the error of what is not: hand it the bytes of UTF-8 as characters.
-            self._sd.notify("\n".join(lines).encode().decode("latin-1"))
+        if self._sd is None:
+            return
+        for line in lines:
+            name, _, value = line.partition("=")
+            self._due[name] = value
+        text = "\n".join(f"{name}={value}" for name, value in self._due.items())
+        with contextlib.suppress(OSError):
+            self._sd.notify(text.encode().decode("latin-1"))  # it encodes Latin-1, and UTF-8 is what is to come of that
+            self._due.clear()
 
     def _with_fds(self, message: str, fds: list[int]) -> bool:
         if self._sd is None:
