@@ -250,15 +250,26 @@ def descriptors(pid: int) -> dict[str, int]:
     return found
 
 
+GIVEN: set[int] = set()
+"""Ports that `free_port` has given: another one each time."""
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port: int = probe.getsockname()[1]
+        if port not in GIVEN:
+            GIVEN.add(port)
+            return port
 
 
 def unread(port: int) -> int:
     """Bytes that clients have sent to `port` and nobody has read: on their way, or with whoever listens there, also of
     connections that nobody has accepted."""
+    return max(_unread(port), _unread(port))  # it is not one look: what moves meanwhile may be missed, once
+
+
+def _unread(port: int) -> int:
     here = f":{port:04X}"
     total = 0
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.lacking import lacking
+from tests.patience import HANG
 
 
 @contextlib.contextmanager
@@ -27,6 +29,9 @@ def cgroup(controller: str) -> Iterator[Path]:
     try:
         yield made
     finally:
+        end = time.monotonic() + HANG
+        while (made / "cgroup.procs").read_text() and time.monotonic() < end:
+            time.sleep(0.01)  # who is killed last leaves it a moment later
         made.rmdir()
 
 

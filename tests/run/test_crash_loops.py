@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,8 +67,8 @@ def run() -> Iterator[Doomed]:
         yield made
 
 
-def tries(run: Doomed) -> int:
-    found = re.search(r"\((\d+) times in a row", run.status().get("summary", ""))
+def tries(status: dict[str, Any]) -> int:
+    found = re.search(r"\((\d+) times in a row", status.get("summary", ""))
     return int(found[1]) if found else 0
 
 
@@ -77,8 +78,7 @@ def test_a_death_soon_after_ready_counts(run: Doomed) -> None:
     assert run.process is not None
     master = run.status()["master"]["pid"]
     run.doom()
-    run.wait_for("five in a row", lambda: tries(run) >= 5)
-    status = run.status()
+    status = run.wait_for("five in a row", lambda: tries(now := run.status()) >= 5 and now)
     assert status["state"] == "degraded" and "exited with status 7" in status["problem"]
     (run.directory / "doomed").unlink()
     run.wait_for("it to be forgiven", lambda: run.at_rest() and not run.status()["problem"])
@@ -96,14 +96,14 @@ def test_a_zygote_that_dies_soon_after_it_was_up_counts() -> None:
         run.start()
         workers = run.pids()
 
-        def struck() -> bool:
-            (generation,) = run.status()["generations"]
+        def struck() -> str:
+            status = run.status()
+            (generation,) = status["generations"]
             if generation["state"] == "up":
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(generation["zygote"], signal.SIGKILL)
-            return tries(run) >= 4
+            return str(status["problem"]) if tries(status) >= 4 else ""
 
-        run.wait_for("four in a row", struck)
-        assert "killed by SIGKILL" in run.status()["problem"]
+        assert "killed by SIGKILL" in run.wait_for("four in a row", struck)
         run.wait_for("it to be forgiven", lambda: run.at_rest() and not run.status()["problem"])
         assert run.pids() == workers

@@ -182,13 +182,14 @@ def test_a_slow_start_is_no_hang(run: Watched) -> None:
 def test_a_master_that_was_stopped_itself_blames_nobody(run: Watched) -> None:
     """Everything frozen for longer than the watchdog, the master last of all to stop and first to go on: the others
     have their whole time anew, for a machine with much on it takes some to run everybody again."""
+    run.silent = "6s"
     run.start()
     before = run.pids()
     master = run.status()["master"]["pid"]
     stopped = [*before.values(), master]
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
-    threading.Event().wait(4.0)  # it is the time that passes which is the matter here
+    threading.Event().wait(8.0)  # it is the time that passes which is the matter here
     os.kill(master, signal.SIGCONT)
     threading.Event().wait(3.0)
     for pid in before.values():

@@ -58,12 +58,14 @@ def ask(run: Foreground, path: str) -> socket.socket:
 
 
 def dead(run: PidOne) -> list[str]:
-    """The zombies that PID 1 has, or whoever else in there."""
-    found = []
-    for pid in run.everything():
-        status = Path(f"/proc/{pid}/status").read_text() if Path(f"/proc/{pid}").exists() else ""
-        if "State:\tZ" in status:
-            found.append(status.splitlines()[0])
+    """The zombies that PID 1 has, or whoever else in there: /proc/PID/stat of each."""
+    found, parents = [], set(run.everything())
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            text = stat.read_text()
+            state, parent = text.rpartition(")")[2].split()[:2]
+            if state == "Z" and int(parent) in parents:
+                found.append(text)
     return found
 
 
@@ -82,6 +84,7 @@ def test_orphans_are_reaped(run: PidOne) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop(run: PidOne, number: signal.Signals) -> None:
     """The signal that an engine stops a container with: what is in flight is answered, and the exit status is 0."""
+    run.stop = "60s"
     run.start()
     everything = run.everything()
     with ask(run, "/slow") as client:
@@ -191,9 +194,11 @@ def test_workers_are_as_many_as_the_quota_has(run: Foreground) -> None:
         script = f'echo $$ >{group}/cgroup.procs; exec "$@"'
         Foreground.start(run, ["sh", "-euc", script, "sh", *command])
         assert run.status()["wanted"] == 1
+        everything = run.everything()
         assert run.process is not None
         run.process.terminate()
         assert run.wait() == 0
+        assert gone(everything) == []  # who is killed last leaves the cgroup a moment later
     finally:
         group.rmdir()
 

@@ -49,8 +49,9 @@ def test_it_holds_until_the_file_says_another_number(run: Foreground) -> None:
     assert run.clusterd("reload").returncode == 0
     run.wait_for("three of the new generation", run.at_rest)
     run.kill_master()
-    os.kill(run.pids()[0], signal.SIGKILL)
-    run.wait_for("three workers", run.at_rest)
+    victim = run.pids()[0]
+    os.kill(victim, signal.SIGKILL)
+    run.wait_for("three workers", lambda: run.at_rest(gone=victim))
     run.workers = 4
     run.configure()
     assert run.clusterd("reload").returncode == 0

@@ -59,13 +59,9 @@ def test_a_flood_of_notices(run: Foreground) -> None:
     os.kill(old, signal.SIGKILL)
     run.wait_for("its successor", lambda: run.at_rest(gone=old))
     end = time.monotonic() + 3
-    slowest = 0.0
     while time.monotonic() < end:
-        since = time.monotonic()
         assert run.status()["state"] == "serving"
-        slowest = max(slowest, time.monotonic() - since)
     assert grown(master) - before < 2 << 20
-    assert slowest < 5
     (run.directory / "flood").unlink()
     run.wait_for("it to end", lambda: texts(run) == {"flooded"})
     assert run.status()["master"]["pid"] == master

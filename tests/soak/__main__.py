@@ -61,15 +61,15 @@ def soak(run: Cluster, seed: int, seconds: float, past: list[Step]) -> Asked:
         rest(run)
     check(run, asked)
     back(run)
-    if (now := held(run)) != before:
-        raise Found(f"descriptors of keeper and master: {before} before, {now} after")
+    run.wait_for(f"keeper and master to have {before} again (a leak does not go away)", lambda: held(run) == before)
     return asked
 
 
 def rest(run: Cluster) -> None:
     """Every wanted worker serves, and no process is left over."""
     run.wait_for("it to come to rest", lambda: wanted_serve(run) and run.accounted_for())
-    run.struck = {None}
+    # Who is stopped or blocked serves, for all that is known, until it is found to hang.
+    run.struck &= {None, *(w["pid"] for w in run.status().get("workers", []))}
 
 
 def wanted_serve(run: Foreground) -> bool:
@@ -89,7 +89,9 @@ def back(run: Cluster) -> None:
     """To what it was at the start: as many workers as the file says, one generation that serves and one parked."""
     while run.clients:
         run.clients.pop().close()
-    run.clusterd("scale", "file")
+    done = run.clusterd_on("scale", "file")
+    if done.returncode:
+        raise Found(f"scaling after it all: {done.stderr}")
     for _ in range(2):
         done = run.clusterd("reload")
         if done.returncode:

@@ -43,7 +43,7 @@ TABLES = """
 [http]
 loop = "asyncio"
 [health]
-watchdog = "3s"
+watchdog = "6s"
 [recycle]
 max-memory = "220M"
 max-requests = 3000
@@ -75,7 +75,8 @@ class Cluster(Foreground):
 
     def configure(self) -> Path:
         file = super().configure()
-        text = file.read_text().replace('linger = "60s"', 'linger = "1s"')
+        text = file.read_text().replace('linger = "60s"\ndrain-timeout = "60s"', 'linger = "5s"\ndrain-timeout = "10s"')
+        assert 'linger = "5s"' in text
         file.write_text(text + TABLES)
         return file
 
@@ -84,11 +85,19 @@ class Cluster(Foreground):
         """Requests that may have failed so far: at most one for each connection that a victim had accepted."""
         return self.taken + sum(map(int, re.findall(r"storm: held (\d+)", self.said())))
 
-    def victim(self, chance: float) -> int:
-        """One of at least two that serve: what there is when nobody does is another matter."""
-        pids = storm.serving(self.control, self.struck)
-        self.struck.add(victim := pids[int(chance * len(pids))])
-        return victim
+    def strike(self, chance: float, how: Callable[[int], int], *, survives: bool = False) -> None:
+        """One of at least two that serve: what there is when nobody does is another matter. `how` tells what it had
+        taken; somebody else is struck where it leaves just then."""
+        while True:
+            pids = storm.serving(self.control, self.struck)
+            victim = pids[int(chance * len(pids))]
+            if not survives:
+                self.struck.add(victim)
+            try:
+                self.taken += how(victim)
+            except (ProcessLookupError, FileNotFoundError):
+                continue
+            return
 
     def master(self) -> int:
         pid: int = self.wait_for("a master", lambda: self.status().get("master", {}).get("pid"))
@@ -100,19 +109,25 @@ Fault = Callable[[Cluster, float], None]
 
 def dies(kind: str) -> Fault:
     def strike(run: Cluster, chance: float) -> None:
-        run.taken += storm.end(run.victim(chance), kind, run.port)
+        run.strike(chance, lambda victim: storm.end(victim, kind, run.port), survives=kind == "uncaught")
 
     return strike
 
 
 def stopped(run: Cluster, chance: float) -> None:
-    victim = run.victim(chance)
-    storm.stop(victim)
-    run.taken += storm.connections(victim, run.port)
+    def stop(victim: int) -> int:
+        storm.stop(victim)
+        return storm.connections(victim, run.port)
+
+    run.strike(chance, stop)
 
 
 def blocked(run: Cluster, chance: float) -> None:
-    os.kill(run.victim(chance), signal.SIGRTMIN + 5)
+    def block(victim: int) -> int:
+        os.kill(victim, signal.SIGRTMIN + 5)
+        return 0
+
+    run.strike(chance, block)
 
 
 def zygote(kind: str) -> Fault:
@@ -166,11 +181,17 @@ def broken_file(run: Cluster, chance: float) -> None:
 
 
 def scale(run: Cluster, chance: float) -> None:
-    run.clusterd("scale", str(3 + int(chance * 4)))
+    scaled(run, str(3 + int(chance * 4)))
 
 
 def scale_back(run: Cluster, chance: float) -> None:
-    run.clusterd("scale", "file")
+    scaled(run, "file")
+
+
+def scaled(run: Cluster, workers: str) -> None:
+    """Refused only by a master that ends with the question, or while a change is under way."""
+    done = run.clusterd_on("scale", workers)
+    assert done.returncode != 2, done.stderr
 
 
 def signals(run: Cluster, chance: float) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 sys.path.insert(0, "/usr/share/clusterd")
 
 from clusterd.shell import client
+from clusterd.worker.wire import WireError
 
 TIMEOUT = 120.0
 
@@ -116,7 +117,11 @@ def serving(control: str, struck: set[int | None]) -> list[int]:
     """Pids of those not `struck`, at least two: a storm that leaves nobody is another matter (the usher's 503)."""
     end = time.monotonic() + TIMEOUT
     while time.monotonic() < end:
-        found = [w["pid"] for w in status(control)["workers"] if w["state"] == "serving" and w["pid"] not in struck]
+        try:
+            workers = status(control)["workers"]
+        except (OSError, WireError):
+            workers = []  # a master that leaves, or has just left, with the question
+        found = [w["pid"] for w in workers if w["state"] == "serving" and w["pid"] not in struck]
         if len(found) >= 2:
             return sorted(found)
         time.sleep(0.01)
