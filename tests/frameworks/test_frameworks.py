@@ -16,7 +16,7 @@ from tests.systemd.harness.instance import Instance
 
 pytestmark = pytest.mark.proof
 
-RELOAD = '[reload]\nsoak = "300ms"\ndrain-timeout = "6s"\n'
+RELOAD = '[reload]\nsoak = "300ms"\ndrain-timeout = "60s"\n'
 
 
 def deploy(site: Instance, kind: Site, user: str = "www-data", venvs: str = "/srv/venv") -> None:

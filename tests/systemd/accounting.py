@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tests.systemd.harness.instance import Instance
@@ -35,7 +36,8 @@ def differs(status: dict[str, Any], old: int) -> bool:
 def status(instance: Instance) -> dict[str, Any]:
     """The status, {} while nobody answers."""
     done = instance.clusterd("status", "--json", check=False)
-    return instance.status() if done.returncode == 0 else {}
+    found: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
+    return found
 
 
 def at_rest(instance: Instance) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class WebSocket(Client):
         return self.heard() == text
 
     def closed(self) -> tuple[int, float]:
-        """Wait until the server closes it: the code, and the monotonic time."""
+        """Wait until the server closes it: the code, and the time, of the wall clock."""
         self.tell("wait")
         code, at = self.heard().split()
         return int(code), float(at)

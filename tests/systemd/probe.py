@@ -1,5 +1,7 @@
 """probe.py PORT PATH RATE SECONDS: ask at a steady rate until SIGINT, then print requests, failures, longest as JSON.
 
+"flows" is said when the first has been answered, or has failed.
+
 At a rate, and never waiting for the answer before, because a client that waits sees one slow answer where a service
 that stood still had a hundred clients waiting. A request without an answer after a minute is a failure.
 """
@@ -32,6 +34,8 @@ class Probe:
             kind = "timeout"
         except (OSError, IndexError) as e:
             kind = type(e).__name__
+        if not self.requests:
+            print("flows", flush=True)
         self.requests += 1
         self.longest = max(self.longest, time.monotonic() - start)
         if kind:

@@ -125,7 +125,7 @@ def app(environ, start_response):
 )
 COMMAND = (
     Breakage("raises", "\nthrow new Error('no such table');\n", r"worker \d+ \(slot \d+\): exited with status 1"),
-    Breakage("never", "\nprocess.env.PATH = '/nowhere';\n", "not ready within 1 s", hangs=True),
+    Breakage("never", "\nprocess.env.PATH = '/nowhere';\n", "not (ready|imported) within 1 s", hangs=True),
     Breakage("soak", "\nsetTimeout(() => process.exit(7), 600);\n", r"worker \d+ \(slot \d+\): exited with status 7"),
     Breakage("syntax", "\nfunction (;\n", r"worker \d+ \(slot \d+\): exited with status 1"),
 )

@@ -10,11 +10,11 @@ import pytest
 
 from tests.clients import asking
 from tests.systemd import load
-from tests.systemd.accounting import at_rest, kill_master
+from tests.systemd.accounting import at_rest, keeper, kill_master
 from tests.systemd.apps import UVICORN, WAITRESS, App
 from tests.systemd.harness.instance import Instance
 
-QUICK = '[reload]\nsoak = "100ms"\nlinger = "1s"\n'
+QUICK = '[reload]\nsoak = "100ms"\nlinger = "30s"\ndrain-timeout = "60s"\n'
 
 
 def test_varlink(instance: Instance) -> None:
@@ -62,6 +62,7 @@ def test_every_address(instance: Instance, app: App) -> None:
         kill_master(instance)
         instance.write(app.module, app.source("third"))
         instance.reload()
+        machine.wait_for("an answer of it", lambda: any(body.startswith("third") for body in list(by_path.answers)))
     by_path.assert_nothing_lost()
     assert not by_port.failures, by_port.text
     greetings = Counter(body.split()[0] for body in by_path.answers.elements())
@@ -114,13 +115,13 @@ def test_rest(instance: Instance) -> None:
     UVICORN.deploy(instance, extra=QUICK + 'watch = "1s"\n')
     instance.start()
     master = at_rest(instance)["master"]["pid"]
-    keeper = instance.machine.processes(instance.service)[0]
+    its_keeper = keeper(instance)
 
     def woken(pid: int) -> int:
         rows = instance.machine.read(f"/proc/{pid}/status").splitlines()
         return next(int(row.split()[1]) for row in rows if row.startswith("voluntary_ctxt_switches"))
 
     time.sleep(2)  # the watch is over
-    before = [woken(pid) for pid in (master, keeper)]
+    before = [woken(pid) for pid in (master, its_keeper)]
     time.sleep(20)
-    assert [now - then < 20 for now, then in zip(map(woken, (master, keeper)), before, strict=True)] == [True, True]
+    assert [now - then < 20 for now, then in zip(map(woken, (master, its_keeper)), before, strict=True)] == [True, True]

@@ -60,8 +60,7 @@ APPS = [(UVICORN, ASGI), (GRANIAN_ASGI, ASGI), (WAITRESS, WSGI), (GRANIAN, WSGI)
 
 
 def deploy(instance: Instance, app: App, tail: str) -> None:
-    watchdog = "8s" if app is NODE else "3s"  # whose sign of life is a program that has to be started
-    app.deploy(instance, extra=f'workers = 3\n[health]\nwatchdog = "{watchdog}"\n')
+    app.deploy(instance, extra='workers = 3\n[health]\nwatchdog = "8s"\n')
     instance.write(app.module, app.source() + tail)
 
 
@@ -148,7 +147,7 @@ BOUNDS = {
 def test_recycling_under_load(instance: Instance, bound: str) -> None:
     """Workers follow each other without a pause: nothing is lost, every slot is served at every instant, and never do
     two start at once, though all are of the same age."""
-    UVICORN.deploy(instance, extra=f'workers = 3\n[reload]\nlinger = "1s"\n[recycle]\n{BOUNDS[bound]}\n')
+    UVICORN.deploy(instance, extra=f'workers = 3\n[reload]\nlinger = "30s"\n[recycle]\n{BOUNDS[bound]}\n')
     if bound == "max-memory":
         instance.write("hello.py", UVICORN.source() + GREEDY)
     instance.start()

@@ -28,7 +28,7 @@ slots = 4
 path = "/healthz"
 [reload]
 soak = "100ms"
-linger = "1s"
+linger = "30s"
 """
 
 
@@ -122,6 +122,7 @@ def test_the_file_for_keepalived(hosts: Hosts) -> None:
     second.wait_for("a takeover", lambda: "192.0.2.10/" in second.sh("ip address show dev cable").stdout)
     for machine in hosts.machines:
         machine.systemctl("stop", "keepalived")
+    first.systemctl("start", "haproxy")
 
 
 def through(hosts: Hosts) -> str:

@@ -18,11 +18,14 @@ from tests.systemd.test_crash import GATED, QUICK, gate, wait_for_phase
 
 @pytest.mark.proof
 def test_restarts_refuse_nobody(instance: Instance) -> None:
-    """Two `systemctl restart` under load: requests in flight are answered, and all others wait for the next workers."""
+    """Two `systemctl restart` under load: requests in flight are answered, and all others wait for the next workers.
+
+    Who keeps a connection and does not use it for a second is no such request: a stop closes it.
+    """
     UVICORN.deploy(instance, extra=QUICK.replace('[stop]\ndrain-timeout = "1s"', '[stop]\ndrain-timeout = "10s"'))
     instance.start()
     inodes = instance.inodes()
-    with load.everything(instance.machine, instance.port) as asked:
+    with load.everything(instance.machine, instance.port, kept=False) as asked:
         for _ in range(2):
             before = set(instance.workers().values())
             instance.machine.systemctl("restart", instance.service, timeout=HANG)
@@ -89,7 +92,8 @@ def test_five_by_the_target(machine: Container, instances: Callable[[Container],
     machine.systemctl("reload", "cluster@*.service", timeout=HANG)
     assert {each.name: at_rest(each)["generation"] for each in five} == {n: g + 1 for n, g in before.items()}
     with load.wrk(machine, five[0].port), load.wrk(machine, five[1].port):
-        machine.systemctl("stop", *(f"cluster@{each.name}.*" for each in five), timeout=HANG)
+        # The sockets first: one that outlives its service for a moment starts it again for whoever waits.
+        machine.systemctl("stop", *(each.socket for each in five), *(each.service for each in five), timeout=HANG)
         for each in five:
             assert each.processes() == [] and each.inodes() == []
             assert each.show("Result") == "success"

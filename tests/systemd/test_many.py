@@ -48,17 +48,26 @@ def ran(pid):
         ns, _, times = map(int, f.read().split())
     return ns / 1e9, times
 
+def while_it_lives(look, pid):
+    try:
+        return look(pid)
+    except OSError:
+        gone.add(pid)
+
+gone = set()
 found = processes()
-before = {pid: ran(pid) for _, _, pid in found}
+before = {pid: while_it_lives(ran, pid) for _, _, pid in found}
 time.sleep(int(sys.argv[1]))
 then = processes()
+after = {pid: while_it_lives(ran, pid) for _, _, pid in found & then}
+size = {pid: while_it_lives(pss, pid) for _, _, pid in found & then}
+then = {each for each in then if each[2] not in gone}
 said = {"came": sorted(then - found), "went": sorted(found - then), "kinds": {}}
 for kind in {kind for _, kind, _ in found & then}:
     pids = [pid for _, its, pid in found & then if its == kind]
-    after = {pid: ran(pid) for pid in pids}
     said["kinds"][kind] = {
         "count": len(pids),
-        "pss": sum(map(pss, pids)),
+        "pss": sum(size[pid] for pid in pids),
         "seconds": sum(after[pid][0] - before[pid][0] for pid in pids),
         "runs": sum(after[pid][1] - before[pid][1] for pid in pids),
     }

@@ -51,6 +51,6 @@ def test_ten_reloads_lose_nothing(instance: Instance, app: App) -> None:
 @pytest.mark.parametrize("surge", ["1", '"all"'])
 def test_reload_by_surge(instance: Instance, surge: str) -> None:
     """One worker at a time, and all at once: nothing lost either way, and never more processes than surge allows."""
-    UVICORN.deploy(instance, extra=f'workers = 3\n[reload]\nsoak = "200ms"\ndrain-timeout = "3s"\nsurge = {surge}\n')
+    UVICORN.deploy(instance, extra=f'workers = 3\n[reload]\nsoak = "200ms"\ndrain-timeout = "60s"\nsurge = {surge}\n')
     instance.start()
     reload_under_load(instance, UVICORN, 1)

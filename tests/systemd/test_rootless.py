@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.systemd import load
+from tests.systemd.accounting import status
 from tests.systemd.apps import UVICORN
 from tests.systemd.harness import container, images
 from tests.systemd.harness.container import Container
@@ -116,13 +117,14 @@ def test_port_of_the_system(own: Own, machine: Container) -> None:
     assert failed.returncode == 1 and f"127.0.0.1:{own.port} is in use" in failed.stderr
 
 
-def test_two_files_of_one_user(own: Own, alice: User) -> None:
+def test_two_files_of_one_user(own: Own, alice: User, machine: Container) -> None:
     """Two files of a user whose addresses overlap: the one that runs keeps them, the other is refused by name."""
     own.start()
     with Own(alice, "a-first", own.port) as other:
         UVICORN.deploy(other)
         done = other.clusterd("start", check=False)
         assert done.returncode == 2 and f"'{own.name}' listens on '127.0.0.1:{own.port}'" in done.stderr
+        machine.run(["journalctl", "--sync"])
         assert "a-first" in alice.run(["journalctl", "--user", "-qt", "clusterd-generator"]).stdout
     assert own.get()[0] == 200
 
@@ -153,7 +155,7 @@ def test_boot(release: images.Release, deb: Path) -> None:
         own.systemctl("enable", own.service)
         machine.reboot()
         machine.wait_for("the application", lambda: own.get()[0] == 200)
-        assert own.show("ActiveState") == "active"
+        machine.wait_for("its start to be over", lambda: own.show("ActiveState") == "active")
 
 
 @pytest.mark.proof
@@ -166,7 +168,7 @@ def test_upgrade_and_removal(release: images.Release, deb: Path, newer_deb: Path
         with load.everything(machine, own.port) as asked:
             before = own.workers()
             machine.install_deb(newer_deb)
-            machine.wait_for("the new version", lambda: own.status()["version"] == "9.9.9")
+            machine.wait_for("the new version", lambda: status(own).get("version") == "9.9.9")
             assert own.workers() == before
         asked.assert_nothing_lost()
         machine.run(["dpkg", "--purge", "clusterd"])

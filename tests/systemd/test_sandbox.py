@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.patience import HANG
 from tests.systemd.harness.instance import Instance
 
 TOML = """\
@@ -121,7 +122,7 @@ def test_closed_further(instance: Instance) -> None:
         # at a cold start clients wait in slots that no worker will serve: the usher passes them on, confined as it is
         instance.stop()
         machine.systemctl("start", instance.socket)
-        one = f"curl -s -m 9 http://{address}:{instance.port}/ &"
+        one = f"curl -s -m {HANG} http://{address}:{instance.port}/ &"
         assert machine.sh(f"{one * 16} wait").stdout == '{"did": "nothing"}' * 16
         assert "usher started (relay)" in "\n".join(instance.messages())
         instance.configure(text.replace('"local"', f'["{address}/32"]'))

@@ -9,7 +9,7 @@ from tests.systemd.accounting import at_rest
 from tests.systemd.apps import UVICORN, WAITRESS, App
 from tests.systemd.harness.instance import Instance
 
-TABLES = 'workers = 2\nslots = {slots}\n[reload]\nlinger = "1s"\n'
+TABLES = 'workers = 2\nslots = {slots}\n[reload]\nlinger = "30s"\n'
 
 
 @pytest.mark.proof

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from tests.systemd import load
 from tests.systemd.apps import UVICORN
 from tests.systemd.harness.instance import Instance
@@ -15,7 +13,7 @@ listen = ["127.0.0.1:@PORT@"]
 workers = 2
 slots = {slots}
 [stop]
-drain-timeout = "1s"
+drain-timeout = "20s"
 [restart]
 max-delay = "300ms"
 """
@@ -47,7 +45,7 @@ def kill_master(instance: Instance) -> None:
 
 def test_slots_survive(instance: Instance) -> None:
     """Whatever becomes of the drop-in at a daemon-reload, then a restart, then SIGKILL of the master: the same sockets,
-    every connection answered, and none waits longer than the restart took."""
+    and every connection answered."""
     machine = served(instance).machine
     inodes = instance.inodes()
     with load.probe(machine, instance.port) as asked:
@@ -60,19 +58,21 @@ def test_slots_survive(instance: Instance) -> None:
         assert instance.inodes() == inodes
         instance.configure(FILE.format(slots=SLOTS))
         assert instance.inodes() == inodes
-        begun = time.monotonic()
+    assert asked.failures == {} and asked.requests, asked
+    with load.probe(machine, instance.port) as asked:
         machine.systemctl("restart", instance.service)
         assert instance.get()[0] == 200
-        restart = time.monotonic() - begun
         assert instance.inodes() == inodes
+    # Whoever waited over the restart has been answered by its end, with no later event to help.
+    assert asked.failures == {} and asked.requests, asked
+    with load.probe(machine, instance.port) as asked:
         workers = instance.workers()
         kill_master(instance)
         assert instance.workers() == workers
         assert instance.inodes() == inodes
         instance.reload()
     assert asked.failures == {} and asked.requests, asked
-    assert asked.longest < restart, (asked, restart)
-    assert sorted(s["slot"] for s in instance.status()["workers"]) == [0, 1]
+    assert sorted(instance.workers()) == [0, 1]
 
 
 def test_slots_survive_restart_without_drop_in(instance: Instance) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import HANG
 from tests.systemd import load
 from tests.systemd.apps import GRANIAN, NEWEST, UVICORN, App
 from tests.systemd.harness.instance import Instance
@@ -155,7 +156,7 @@ def test_a_file_that_is_missing_at_the_start(site: Site) -> None:
     assert instance.start(check=False).returncode != 0
     instance.machine.wait_for("the reason", lambda: "tls.key: found" in instance.show("StatusText"))
     # a TLS client gets no plain text for an answer
-    said = instance.machine.sh(f"curl -sk -m 5 https://127.0.0.1:{instance.port}/ || echo $?").stdout
+    said = instance.machine.sh(f"curl -sk -m {HANG} https://127.0.0.1:{instance.port}/ || echo $?").stdout
     assert "503" not in said and said.strip() in ("35", "56", "52"), said
     site.renew(0x32)
     instance.reload()

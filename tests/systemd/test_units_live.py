@@ -45,6 +45,8 @@ def state(instance: Instance) -> tuple[str, str]:
 
 
 def running(instance: Instance) -> None:
+    """It is, or will be in a moment: who is answered by the first worker may look before the last one serves."""
+    instance.machine.wait_for("its start to be over", lambda: instance.show("ActiveState") != "activating")
     assert state(instance) == ("active", "active")
     assert instance.status()["state"] == "serving" and instance.get()[0] == 200
 

@@ -1,7 +1,7 @@
 """websocket.py PORT PATH: open a WebSocket and say "open"; then obey standard input until the end of it.
 
 echo TEXT    send TEXT, say what comes back
-wait         say the code of the close frame and the monotonic time it came at
+wait         say the code of the close frame and the time it came at, of the wall clock
 """
 
 from __future__ import annotations
@@ -21,4 +21,4 @@ with connect(f"ws://127.0.0.1:{sys.argv[1]}{sys.argv[2]}", proxy=None) as connec
                 connection.send(text)
             print(connection.recv(timeout=60), flush=True)
         except ConnectionClosed as closed:
-            print(closed.rcvd.code if closed.rcvd else 1006, time.monotonic(), flush=True)
+            print(closed.rcvd.code if closed.rcvd else 1006, time.time(), flush=True)

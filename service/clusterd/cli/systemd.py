@@ -97,6 +97,7 @@ class Systemd:
 
     def journal(self, name: str, since: float) -> list[str]:
         """The last messages of an instance, none from before `since` (seconds of the wall clock), without times."""
+        self._run("journalctl", "--sync")
         status, text = self._run(
             "journalctl",
             "--no-pager",

@@ -183,6 +183,7 @@ class Performer:
         if not self.ledger.cluster.problem:
             self._forgive()
         self.context.keeping.ready()
+        self.telling.status()
         self.context.notifier.ready(self.telling.line())
 
     def _forgive(self) -> None:

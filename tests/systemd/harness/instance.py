@@ -56,7 +56,8 @@ class Instance:
         return self._told("reload", self.service, check=check)
 
     def stop(self, *, check: bool = True) -> Done:
-        return self._told("stop", self.service, self.socket, check=check)
+        # In this order: a socket that outlives its service for a moment starts it again for whoever waits.
+        return self._told("stop", self.socket, self.service, check=check)
 
     def _told(self, *arguments: str, check: bool) -> Done:
         """systemctl, with the journal in the failure: systemctl itself gives no reason."""
