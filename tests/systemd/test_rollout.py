@@ -306,7 +306,7 @@ def test_drain(instance: Instance) -> None:
 @pytest.mark.once
 def test_drain_has_an_end(instance: Instance) -> None:
     """What is not finished at drain-timeout is cut, and the receipt says so."""
-    start(instance, tables=TABLES.replace("60s", "1s"))
+    start(instance, tables=TABLES.replace("60s", "1s").replace("30s", "500ms"))
     with Held(instance) as held:
         instance.reload()
         text, status = held.rest()
