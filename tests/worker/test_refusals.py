@@ -92,12 +92,14 @@ def test_a_factory_with_arguments(start, application: Path, slots):
 
 def test_a_source_directory(start, application: Path, slots):
     """A module in "src" is not found, as elsewhere; the line says where it is, and what it says to do helps."""
-    (application / "src/market").mkdir(parents=True)
-    (application / "src/market/__init__.py").write_text("from hello import app\n")
-    expected = f"no module 'market' in '{application}' (app = 'market:app') (it is in 'src': set PYTHONPATH = \"src\" in [env])"
-    assert start().boot(app="market:app")["reason"] == expected
+    (application / "src/store").mkdir(parents=True)
+    (application / "src/store/__init__.py").write_text("from hello import app\n")
+    expected = (
+        f"no module 'store' in '{application}' (app = 'store:app') (it is in 'src': set PYTHONPATH = \"src\" in [env])"
+    )
+    assert start().boot(app="store:app")["reason"] == expected
     master = start(env={"PYTHONPATH": "src"})
-    master.up(app="market:app")
+    master.up(app="store:app")
     master.serving(slots(1)).drain()
 
 
