@@ -294,8 +294,8 @@ LIMITS = "[Service]\nTimeoutStartSec=5s\nTimeoutStopSec=4s\n"
 
 @pytest.mark.proof
 def test_slower_than_systemds_own_limits(instance: Instance) -> None:
-    """With a TimeoutStartSec= of five seconds and a TimeoutStopSec= of four, less than between two signs of life, an import
-    of 18 s is started and reloaded, a request of 12 s is answered at the stop; what takes longer than
+    """With a TimeoutStartSec= of five seconds and a TimeoutStopSec= of four, less than between two signs of life, an
+    import of 18 s is started and reloaded, a request of 12 s is answered at the stop; what takes longer than
     ready-timeout fails by that, in the master's words."""
     machine = instance.machine
     machine.write(f"/etc/systemd/system/{instance.service}.d/limits.conf", LIMITS)
