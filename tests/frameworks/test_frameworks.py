@@ -16,10 +16,10 @@ from tests.systemd.harness.instance import Instance
 
 pytestmark = pytest.mark.proof
 
-RELOAD = '[reload]\nsoak = "300ms"\ndrain-timeout = "60s"\n'
+RELOAD = '[reload]\nsoak = "300ms"\ndrain-timeout = "{drain}"\n'
 
 
-def deploy(site: Instance, kind: Site, user: str = "www-data", venvs: str = "/srv/venv") -> None:
+def deploy(site: Instance, kind: Site, user: str = "www-data", venvs: str = "/srv/venv", *, drain: str = "60s") -> None:
     """Two releases on disk, `current` leads to the first, and the file."""
     machine, python = site.machine, f"{venvs}/{kind.venv}/bin/python"
     state = f"/var/lib/clusterd/{site.name}"
@@ -36,7 +36,7 @@ def deploy(site: Instance, kind: Site, user: str = "www-data", venvs: str = "/sr
     machine.sh(f"ln -s releases/release1 {site.directory}/current")
     site.configure(
         f'{kind.toml}\ndirectory = "@DIRECTORY@/current"\npython = "{python}"\nuser = "{user}"\n'
-        f'listen = "127.0.0.1:@PORT@"\nworkers = 2\n{RELOAD}',
+        f'listen = "127.0.0.1:@PORT@"\nworkers = 2\n{RELOAD.format(drain=drain)}',
         reload=False,
     )
 
@@ -125,7 +125,7 @@ class Stream(Client):
 
 def test_streams_across_a_reload(site: Instance) -> None:
     """A WebSocket is closed with 1012 at the commit; a stream of events goes on until drain-timeout and is cut."""
-    deploy(site, WITH_SOCKETS)
+    deploy(site, WITH_SOCKETS, drain="6s")
     start(site)
     with WebSocket(site) as socket, Stream(site) as stream:
         assert socket.echoes("before") and stream.event() == "release1 0"
