@@ -107,19 +107,20 @@ def test_what_six_hundred_crashes_leave(instance: Instance) -> None:
 def standing(instance: Instance) -> dict[str, Any]:
     """At rest: how many processes and cgroups there are, and what keeper and master have open, the fewest seen.
 
-    `memory` is the master's PSS in bytes. At rest only, for its part of what all interpreters share depends on how many
-    there are: an usher that ends is half a megabyte more for the others.
+    `memory` is the master's PSS in bytes, but for files: its part of what all interpreters share depends on how many
+    there are, in other machines too, and one that ends is half a megabyte more for the others.
     """
     now = at_rest(instance)
     pids = (keeper(instance), now["master"]["pid"])
     group = f"/sys/fs/cgroup{instance.show('ControlGroup')}"
     script = "; ".join(f"ls /proc/{pid}/fd | wc -l" for pid in pids)
+    own = "awk '/^Pss_(Anon|Shmem):/ {n += $2} END {print n}'"
     seen = [instance.machine.sh(script).stdout.split() for _ in range(10)]
     return {
         "processes": len(instance.processes()),
         "cgroups": int(instance.machine.sh(f"find {group} -type d | wc -l").stdout),
         "descriptors": [min(map(int, each)) for each in zip(*seen, strict=True)],
-        "memory": 1024 * int(instance.machine.sh(f"awk '/^Pss:/ {{print $2}}' /proc/{pids[1]}/smaps_rollup").stdout),
+        "memory": 1024 * int(instance.machine.sh(f"{own} /proc/{pids[1]}/smaps_rollup").stdout),
     }
 
 
