@@ -226,6 +226,17 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def zombies(*parents: int) -> list[int]:
+    """Children of `parents` that are dead and not reaped."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, above = stat.read_text().rpartition(")")[2].split()[:2]
+            if state == "Z" and int(above) in parents:
+                found.append(int(stat.parent.name))
+    return found
+
+
 def gone(pids: Sequence[int]) -> list[int]:
     """Those of `pids` that still live, after a moment to die in; zombies are dead."""
     end = time.monotonic() + HANG

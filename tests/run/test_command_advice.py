@@ -39,7 +39,7 @@ def run() -> Iterator[Foreground]:
             BINDS,
             '"notify"',
             "60s",
-            "exited with status 1: what it said is in the log; if it found the address in use",
+            "exited with status 1: what it said is in the log; if it found the address in use, ",
         ),
         (
             ELSEWHERE,
@@ -58,7 +58,7 @@ def run() -> Iterator[Foreground]:
             LEAVES,
             '"notify"',
             "60s",
-            "exited with status 0: a command stays in the foreground, and serves until ",
+            "exited with status 0: a command stays in the foreground, and serves until SIGTERM",
         ),
     ],
     ids=["binds", "elsewhere-after", "elsewhere-notify", "never-ready", "leaves"],

@@ -16,7 +16,7 @@ import pytest
 
 from tests.clients import asking
 from tests.patience import HANG
-from tests.run.foreground import CLUSTERD, Foreground, free_port, gone, unread
+from tests.run.foreground import CLUSTERD, Foreground, free_port, gone, unread, zombies
 from tests.worker.certificates import make
 
 
@@ -213,17 +213,6 @@ def test_nobody_is_left_as_a_zombie(run: Foreground) -> None:
     for _ in range(3):
         assert run.clusterd("reload").returncode == 0
     run.wait_for("the dead to be reaped", lambda: zombies(run.status()["master"]["pid"]) == [])
-
-
-def zombies(parent: int) -> list[int]:
-    """Children of `parent` that are dead and not reaped."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, above = stat.read_text().rpartition(")")[2].split()[:2]
-            if state == "Z" and int(above) == parent:
-                found.append(int(stat.parent.name))
-    return found
 
 
 def test_zygote_and_twin_die_at_once(run: Foreground) -> None:

@@ -53,7 +53,8 @@ def ask(port: int, workers: int) -> None:
     end, asked, seen = time.monotonic() + HANG, 0, set()
     while asked < 60 or len(seen) < workers:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=HANG) as answer:
-            asked, _ = asked + 1, seen.add(answer.read())
+            asked += 1
+            seen.add(answer.read())
         assert time.monotonic() < end, f"{len(seen)} of {workers} answer"
 
 

@@ -16,7 +16,7 @@ import pytest
 from tests.clients import asking
 from tests.lacking import lacking
 from tests.patience import HANG
-from tests.run.foreground import CLUSTERD, Foreground, gone, unread
+from tests.run.foreground import CLUSTERD, Foreground, gone, unread, zombies
 from tests.run.namespaces import PidOne
 from tests.systemd.harness import cgroups
 
@@ -57,18 +57,6 @@ def ask(run: Foreground, path: str) -> socket.socket:
     return client
 
 
-def dead(run: PidOne) -> list[str]:
-    """The zombies that PID 1 has, or whoever else in there: /proc/PID/stat of each."""
-    found, parents = [], set(run.everything())
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            text = stat.read_text()
-            state, parent = text.rpartition(")")[2].split()[:2]
-            if state == "Z" and int(parent) in parents:
-                found.append(text)
-    return found
-
-
 def test_orphans_are_reaped(run: PidOne) -> None:
     """What an application leaves behind as a daemon does not stay as a zombie, and what it printed is in the output."""
     run.start()
@@ -77,7 +65,7 @@ def test_orphans_are_reaped(run: PidOne) -> None:
         with ask(run, "/orphan") as client:
             assert client.recv(12) == b"HTTP/1.1 200"
     run.wait_for("every orphan's line", lambda: run.said().count("orphan says hello") == 20)
-    run.wait_for("the dead to be reaped", lambda: dead(run) == [])
+    run.wait_for("the dead to be reaped", lambda: zombies(*run.everything()) == [])
     assert "imported" in run.said() and "clusterd: " in run.said()
 
 

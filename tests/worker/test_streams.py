@@ -274,7 +274,7 @@ def test_what_takes_too_long_is_cut(booted: Master, slots: Any) -> None:
 
 @pytest.mark.parametrize("constants", ["channel.LAST = 119.5"], ids=["last"])
 @pytest.mark.parametrize("case", [param for param in EACH if param.values[0].app == "hello:app"])
-def test_a_websocket_is_told_before_the_end(start: Any, application: Path, slots: Any, case: Case) -> None:
+def test_a_websocket_is_told_before_the_end(start: Any, slots: Any, case: Case) -> None:
     """1012, also where `linger` is as long as the whole drain, as it is when a stop leaves little time."""
     master = start(python=environment(case.environment))
     master.up(**case.boot)
