@@ -32,7 +32,7 @@ from clusterd.bus.mirror import Action, Mirror, Restore, Retain, Synced, Write
 from clusterd.bus.retained import MAX_KEYS, MAX_TOTAL
 from clusterd.worker import topics
 from clusterd.worker.caching.place import NO_GROUP, Unknown, redacted, resolve
-from clusterd.worker.frames import PASSED, Frames, decode, encode, parse, text
+from clusterd.worker.frames import PASSED, Frames, compact, decode, encode, text
 from clusterd.worker.wire import LIMIT, WireError
 
 PIECE = 1 << 16
@@ -40,6 +40,10 @@ CONNECT, TIMEOUT = 1.0, 5.0
 """Seconds for a connection; for a write or an answer, which may have 16 MiB."""
 FIRST, GROWTH, LONGEST = 0.2, 1.5, 5.0
 """Seconds until the Redis is tried again."""
+LONGEST_SAID = LIMIT + PIECE
+"""Bytes of a message in the Redis. Written again it may be longer than it was: 1e15 becomes 1000000000000000.0."""
+TURN = 0.01
+"""Seconds for what the Redis says, until the master and the lease have theirs: it may never have nothing to say."""
 MAX_UNREAD = 32 << 20
 """Bytes that may wait for the master. Until it has read, the Redis is not listened to, and ends the connection."""
 MOST_KEYS = 16 * MAX_KEYS
@@ -91,7 +95,7 @@ class Remote:
         except (ValueError, TypeError):
             raise Away("the URL is not one of a Redis") from None
         pairs = ((_text(key), _text(value)) for key, value in zip(found[::2], found[1::2], strict=True))
-        self.values = {key: raw for key, raw in pairs if _is_json(raw) and _is_value(key, raw)}
+        self.values = {key: raw for key, raw in pairs if compact(raw) is not None and _is_value(key, raw)}
 
     @contextlib.contextmanager
     def _asked(self) -> Iterator[None]:
@@ -126,7 +130,9 @@ class Remote:
         with self._asked():
             pipe = self._client.pipeline(transaction=False)
             for broadcast in broadcasts:
-                pipe.publish(self._name, text({"by": self._by, **broadcast}))
+                said = text({"by": self._by, **broadcast}).encode()
+                if len(said) <= LONGEST_SAID:
+                    pipe.publish(self._name, said)
             for value in values:
                 by, script = (self._by, _WRITE) if isinstance(value, Write) else ("", _RESTORE)
                 told = f'{{"by":{text(by)},"key":{text(value.key)},"value":{value.raw}}}'
@@ -142,26 +148,28 @@ class Remote:
         with self._asked():
             self._client.eval(self._adapter.RELEASE, 1, self._lease, holder)
 
+    def waits(self) -> bool:
+        """Whether there is something for `next`. The descriptor alone does not tell: redis-py reads ahead."""
+        with self._asked():
+            found: bool = self._heard.connection.can_read(timeout=0)
+            return found
+
     def next(self) -> tuple[dict[str, Any], bool] | None:
-        """A message that was said since `values`, and whether it is ours; None: nothing waits. Blocks only for
-        the rest of what has begun, at most TIMEOUT where nothing of it comes."""
-        while True:
-            with self._asked():
-                if not self._heard.connection.can_read(timeout=0):
-                    return None
-                # Not 0: redis-py 8 gives up the connection where the rest of a message is still on its way.
-                said = self._heard.get_message(timeout=TIMEOUT)
-            if said is None:
-                continue
-            if said["type"] != "message" or len(said["data"]) > LIMIT + PIECE:
-                continue
-            message = decode(said["data"])
-            if message is None:
-                continue
-            if message.get("mark") == self._mark:
-                self._marked = True
-            elif self._marked and "mark" not in message:
-                return message, message.get("by") == self._by
+        """What waits, and whether it is ours; None: it is no message since `values`. Blocks only for the rest of what
+        has begun, at most TIMEOUT where nothing of it comes."""
+        with self._asked():
+            # Not 0: redis-py 8 gives up the connection where the rest of a message is still on its way.
+            said = self._heard.get_message(timeout=TIMEOUT)
+        if said is None or said["type"] != "message" or len(said["data"]) > LONGEST_SAID:
+            return None
+        message = decode(said["data"])
+        if message is None:
+            return None
+        if message.get("mark") == self._mark:
+            self._marked = True
+        if not self._marked or "mark" in message:
+            return None
+        return message, message.get("by") == self._by
 
     def close(self) -> None:
         for each in (self._heard, self._client):
@@ -181,6 +189,8 @@ class Bridge:
         self._frames = Frames(PASSED)
         self._out = bytearray()
         self._listed = False
+        self._more = False
+        """The Redis has been left before it had nothing more to say."""
         self._holder = ""
         """Us, in the lease: another bridge of this service's is the same."""
         self._lease_due: float | None = None
@@ -208,11 +218,14 @@ class Bridge:
     def _wait(self) -> set[int]:
         poll = select.poll()
         poll.register(self.sock.fileno(), select.POLLIN | (select.POLLOUT if self._out else 0))
+        more: set[int] = set()
         if self.remote is not None and len(self._out) < MAX_UNREAD:
             poll.register(self.remote.fileno(), select.POLLIN)
+            if self._more:
+                more.add(self.remote.fileno())
         due = min((due for due in (self._due, self._lease_due) if due is not None), default=None)
         timeout = None if due is None else max(0.0, due - time.monotonic()) * 1000
-        return {fd for fd, _ in poll.poll(timeout)}
+        return more | {fd for fd, _ in poll.poll(0 if more else timeout)}
 
     # the master
 
@@ -292,10 +305,16 @@ class Bridge:
         self._act(list(self.mirror.join(self.remote.values)), [])
 
     def _hear_remote(self) -> None:
+        assert self.remote is not None
         actions: list[Action] = []
+        end = time.monotonic() + TURN
         try:
-            while self.remote is not None and (found := self.remote.next()) is not None:
-                self._take_remote(*found, actions)
+            while waits := self.remote.waits():
+                if (found := self.remote.next()) is not None:
+                    self._take_remote(*found, actions)
+                if time.monotonic() >= end or len(self._out) >= MAX_UNREAD:
+                    break
+            self._more = waits
         except Away as e:
             self._lose(str(e))
         self._act(actions, [])
@@ -307,7 +326,9 @@ class Bridge:
             case {"topic": topic, "data": data, "host": host} if (
                 not ours and topics.wrong(topic) is None and topics.wrong(host, "host") is None
             ):
-                self._say({"op": "say", "host": host, "topic": topic, "data": data})
+                said = encode({"op": "say", "host": host, "topic": topic, "data": data})
+                if len(said) <= PASSED:
+                    self._out += said
 
     def _act(self, actions: list[Action], broadcasts: list[dict[str, Any]]) -> None:
         writes = [action for action in actions if isinstance(action, (Write, Restore))]
@@ -350,7 +371,7 @@ class Bridge:
     def _lose(self, why: str) -> None:
         if self.remote is not None:
             self.remote.close()
-            self.remote = None
+            self.remote, self._more = None, False
             if time.monotonic() - self._joined > LONGEST:  # one that comes and goes is not tried, nor told of, faster
                 self._delay = FIRST
         self.mirror.away()
@@ -382,14 +403,6 @@ def _why(error: BaseException) -> str:
 
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "replace")
-
-
-def _is_json(raw: str) -> bool:
-    try:
-        parse(raw)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_value(key: str, raw: str) -> bool:

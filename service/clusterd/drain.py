@@ -20,6 +20,9 @@ from clusterd.worker.wire import WireError
 ANSWER = 2.0
 """Seconds a master may take for a reply, which it gives in milliseconds, before it is killed: that costs nothing, and
 systemd's SIGKILL at the end of TimeoutStopSec= would cost what the workers have in flight."""
+SUCCESSOR = 6.0
+"""Seconds for the next one, which may only be starting, on a machine that is at its limit: with its predecessor's it is
+less than what TimeoutStopSec= has beyond the drain."""
 LEAVING = 5.0
 """Seconds the keeper has to exit once the master is gone."""
 
@@ -32,12 +35,13 @@ def main(name: str, *, user: bool = False) -> int:
     place = of_user(os.environ, os.getuid()) if user else SYSTEM
     control = os.path.join(os.environ.get("RUNTIME_DIRECTORY", f"{place.runtime}/{name}").partition(":")[0], "control")
     master, keeper = _processes(os.environ.get("MAINPID", ""))
+    patience = ANSWER
     while True:
         heard = False
         try:
-            for reply in call(control, "Stop", more=True, timeout=ANSWER):
+            for reply in call(control, "Stop", more=True, timeout=patience):
                 heard = True
-                keeper = os.pidfd_open(int(reply["keeper"])) if keeper is None else keeper
+                keeper = _opened(int(reply["keeper"])) if keeper is None else keeper
             break
         except TimeoutError:
             if heard:
@@ -46,33 +50,45 @@ def main(name: str, *, user: bool = False) -> int:
                 break  # the one after it does not answer either: it is the keeper that hangs
             print(f"clusterd: {name}: the master does not answer within {ANSWER:g} s: killing it", file=sys.stderr)
             _kill(master)
-            master = None
+            master, patience = None, SUCCESSOR
         except WireError:
-            # The master died in the middle: the next one has the same order.
+            # The master died in the middle: the next one has the same order, unless that was the end. The keeper may be
+            # one that has been replaced meanwhile.
             if keeper is not None and _gone(keeper, 0):
-                return 0
+                keeper = None
         except ConnectionRefusedError:
             heard = True  # nobody has the socket any more: the keeper is on its way out
             break
-        except (FileNotFoundError, ProcessLookupError):
+        except FileNotFoundError:
             return 0
         except (OSError, VarlinkError) as e:
             print(f"clusterd: {name}: the master cannot be asked to drain: {e}", file=sys.stderr)
             return 1
-    if keeper is not None and not _gone(keeper, LEAVING if heard else 0):
+    last = keeper if keeper is not None else master  # a master without a keeper, which had just died, is the last
+    if last is not None and not _gone(last, LEAVING if heard else 0):
         # Without it, and a master, the workers have nobody who wants them: they drain and leave.
-        _kill(keeper)
+        _kill(last)
     return 0
 
 
 def _processes(main: str) -> tuple[int | None, int | None]:
-    """Descriptors of systemd's main process and, when that is the master, of its parent, the keeper."""
+    """Descriptors of systemd's main process and, when that is the master, of its parent, the keeper.
+
+    Unless that is our own parent, the manager: it has a master whose first keeper died, whose next one is its child.
+    """
     try:
         master = os.pidfd_open(int(main))
         parent = int(Path(f"/proc/{main}/stat").read_text().rpartition(")")[2].split()[1])
-        return master, os.pidfd_open(parent) if parent > 1 else None
     except (ValueError, OSError):
         return None, None
+    return master, _opened(parent) if parent not in (0, 1, os.getppid()) else None
+
+
+def _opened(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
 
 
 def _gone(process: int, seconds: float) -> bool:

@@ -32,8 +32,8 @@ from clusterd.config.addresses import ANY4, ANY6, Address, parse
 from clusterd.config.claims import serving, settle
 from clusterd.config.confinement import directives
 from clusterd.config.cores import MAX_SLOTS, default_slots
-from clusterd.config.files import read_own
-from clusterd.config.names import is_account, is_loadable, is_name, is_root
+from clusterd.config.files import exposed, read_own
+from clusterd.config.names import account_hint, is_account, is_loadable, is_name, is_root
 from clusterd.config.places import SYSTEM, Place, of_user
 from clusterd.config.values import duration, duration_text
 
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
         file = place.file(name)
         try:
             table = profiles.laid_over(read(file, place), chosen(file))
-            listen = addresses(table)
+            listen = addresses(table, place)
             of_service, ignored = service(file, table, listen, place)
             tasks[name], untimed = timers.units(name, file, table, account(table, "user"), place.user)
             of_service = wanting(of_service, sorted(unit for unit in tasks[name] if unit.endswith(".timer")))
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
                 write(normal, f"cluster@{name}.service", of_service)
                 for unit, content in tasks[name].items():
                     put(f"{normal}/{unit}", content)
-            except OSError as e:
+            except (OSError, ValueError) as e:
                 tell(unserved(place.file(name), e))
     return 0
 
@@ -139,11 +139,16 @@ def chosen(file: str) -> str:
         return ""  # the master refuses it, with the reason
 
 
-def addresses(table: dict[str, Any]) -> list[Address]:
+def addresses(table: dict[str, Any], place: Place) -> list[Address]:
     value = table.get("listen")
     found = [parse(each) for each in (value if isinstance(value, list) else [value])] if value is not None else []
     if not found:
         raise ValueError("no 'listen'")
+    for address in found:
+        # not the master's alone to refuse: root would open it where the application may put links
+        if address.kind == "unix" and place.owns(address.path):
+            why = f"below '{place.runtime}', whose directories are removed when their application stops"
+            raise ValueError(f"'{address.path}' is {why}")
     return found
 
 
@@ -188,16 +193,21 @@ def service(file: str, table: dict[str, Any], listen: list[Address], place: Plac
     confining, ignored = directives(table, [path for path in paths if isinstance(path, str)], own, place.user)
     lines += confining
     if not place.user:  # what a user may read, that user's master may
-        lines += certificates(table)
+        of_tls, untold = certificates(table)
+        lines += of_tls
+        ignored += untold
     lines.append(f"TimeoutStopSec={duration_text(stop_drain(table) + STOP_MARGIN)}")
     return drop_in(file, "Service", lines), ignored
 
 
-def certificates(table: dict[str, Any]) -> list[str]:
-    """Have [tls] read as root, whose alone it may be: by systemd at a start, by our own client at a reload."""
+def certificates(table: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Have [tls] read as root, whose alone it may be: by systemd at a start, by our own client at a reload.
+
+    The lines, and what was left out of them, and why.
+    """
     tls = table.get("tls", {})
     if not isinstance(tls, dict) or not tls.get("certificate"):
-        return []
+        return [], []
     lines = []
     for part in ("certificate", "key"):
         path = tls.get(part)
@@ -205,7 +215,25 @@ def certificates(table: dict[str, Any]) -> list[str]:
             name = f"clusterd-tls-{part}"
             # without a default systemd would only fail to start it; the master can say what is missing
             lines += [f"LoadCredential={name}:{path.replace('%', '%%')}", f"SetCredential={name}:-"]
-    return [*lines, "ExecReload=", "ExecReload=+/usr/bin/clusterd reload %i"]
+    if why := unsafe_for_root(table):
+        return lines, [f"[tls] is not read as root by 'systemctl reload': {why}"]
+    return [*lines, "ExecReload=", "ExecReload=+/usr/bin/clusterd reload %i"], []
+
+
+def unsafe_for_root(table: dict[str, Any]) -> str:
+    """Why the environment of ExecReload= is not fit for root, "" if it is.
+
+    systemd gives EnvironmentFile= to it as well, and LD_PRELOAD is only one of the variables that make a program run
+    what another user wrote. UnsetEnvironment= would have to know all of them, and would take them from the workers.
+    """
+    path = table.get("environment-file")
+    if path is None:
+        return ""
+    try:
+        return exposed(path)
+    except OSError as e:
+        # not there yet, maybe, at boot: whose it will be cannot be known
+        return f"'{path}': {e.strerror}"
 
 
 def stop_drain(table: dict[str, Any]) -> float:
@@ -221,8 +249,10 @@ def account(table: dict[str, Any], key: str) -> str | None:
     if key not in table:
         return None
     name = text(table, key)
-    if not is_account(name) or (key == "user" and is_root(name)):
-        raise ValueError(f"'{key}' is the name of an account, and no user is root")
+    if not is_account(name):
+        raise ValueError(f"'{key}' is the name of an account: {account_hint(name)}")
+    if key == "user" and is_root(name):
+        raise ValueError("'user' is never root")
     return name
 
 
@@ -253,7 +283,8 @@ def write(normal: str, unit: str, content: str) -> None:
 
 
 def put(path: str, content: str) -> None:
-    with open(path, "x") as f:
+    # systemd reads UTF-8 whatever the locale; a path of ours may have bytes that are none, and they stay
+    with open(path, "x", encoding="utf-8", errors="surrogateescape") as f:
         os.fchmod(f.fileno(), _FILE_MODE)
         f.write(content)
 

@@ -26,7 +26,7 @@ from clusterd.shell.notify import Notifier
 from clusterd.shell.poll import READ, WRITE, Poll
 from clusterd.shell.signals import ORDERS, Signals
 from clusterd.shell.store import Store, chunks
-from clusterd.worker.wire import PROTOCOL, Wire, WireError
+from clusterd.worker.wire import PROTOCOL, Closed, Wire, WireError
 
 CHANNEL = "CLUSTERD_KEEPER"
 """Environment variable of the master: the number of its descriptor for the wire to the keeper."""
@@ -60,7 +60,7 @@ def start_successor(
 ) -> tuple[int, int, Wire]:
     """For a master whose keeper died: start another and hand it copies of `store`. Returns (pid, pidfd, wire).
 
-    `argv` is the command `clusterd keeper`; `start` is the number the last "stored" gave. Raises OSError, Closed.
+    `argv` is the command `clusterd keeper`; `start` is the number the last "stored" gave. Raises OSError, WireError.
     """
     ours, theirs = socket.socketpair()
     try:
@@ -81,6 +81,12 @@ def start_successor(
             wire.send({"op": "keep", "names": names}, fds)
         message = {"op": "succeed", "pid": os.getpid(), "launch": list(launch), "app": app, "start": start}
         wire.send({**message, "foreground": foreground}, [me])
+    except BaseException:
+        pidfd.send(fd, signal.SIGKILL)
+        os.waitid(os.P_PIDFD, fd, os.WEXITED)
+        os.close(fd)
+        wire.close()
+        raise
     finally:
         os.close(me)
     ours.setblocking(False)
@@ -177,12 +183,12 @@ class _Keeper:
                 now = time.monotonic()
                 if self.master is None and now >= self.start_at:
                     self._start(now)
-                for key, events in self.poll.wait(self._deadline(now) - now):
+                for key, _ in self.poll.wait(self._deadline(now) - now):
                     if key == "signals":
                         for number in signals.read():
                             self._signal(number)
                     elif key == "wire":
-                        self._wire(events)
+                        self._wire()
                     elif key == "journal":
                         self.journal.flush()
                 self._reap()
@@ -254,22 +260,22 @@ class _Keeper:
             return
         try:
             master.wire.send(message, fds)
+        except Closed:
+            pass  # it is gone: what it said last is still to be read, and ends with that
         except WireError:
             self._cut(master)
             return
         self.poll.modify(master.wire.fileno(), READ | WRITE if master.wire.wants_write else READ)
 
-    def _wire(self, events: int) -> None:
+    def _wire(self) -> None:
         master = self.master
         if master is None or master.wire is None:
             return
         try:
-            if events & WRITE:
-                master.wire.flush()
-                self.poll.modify(master.wire.fileno(), READ | WRITE if master.wire.wants_write else READ)
-            if events & ~WRITE:
-                for message, fds in master.wire.receive():
-                    self.hear(message, fds)
+            heard = master.wire.exchange()
+            self.poll.modify(master.wire.fileno(), READ | WRITE if master.wire.wants_write else READ)
+            for message, fds in heard:
+                self.hear(message, fds)
         except WireError:
             self._cut(master)
 
@@ -340,7 +346,7 @@ class _Keeper:
     def _ended(self, master: _Master, now: float) -> int | None:
         self._reap()
         while self.master is master and master.wire is not None and _readable(master.wire):
-            self._wire(READ)  # what it said last: the bye, above all
+            self._wire()  # what it said last: the bye, above all
         status = self.reaped.pop(master.pid, None)
         if status is None:
             status = pidfd.status(master.pidfd)

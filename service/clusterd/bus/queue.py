@@ -16,6 +16,7 @@ class Queue:
         self.size = 0
         self.lost = 0
         """Since the queue began."""
+        self.closed = False
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -40,6 +41,8 @@ class Queue:
 
     def put(self, message: bytes) -> None:
         """Take it whatever waits already: for what is bounded elsewhere."""
+        if self.closed:
+            return
         self._waiting.append(message)
         self.size += len(message)
 
@@ -52,3 +55,8 @@ class Queue:
         if isinstance(found, bytes):
             self.size -= len(found)
         return found
+
+    def close(self) -> None:
+        """Its reader does not read any more: nothing waits for it, now or later."""
+        self.closed, self.size = True, 0
+        self._waiting.clear()

@@ -177,7 +177,7 @@ class Router:
         topic, to, number = _topic(message), _integer(message, "to"), _integer(message, "number")
         other = self.members.get(to)
         passed = _signed(member.id, frame)
-        if other is None:
+        if other is None or other.queue.closed:
             self._fail(member, number, "gone", f"there is no worker {to} with messages")
         elif topic not in other.topics:
             self._fail(member, number, "unheard", f"worker {to} has no handler for '{topic}'")
@@ -212,6 +212,8 @@ class Router:
         except Full as e:
             self._fail(member, number, "refused", str(e))
             return
+        if member.behind and member.id != BRIDGE:  # the bridge brought it
+            self._catch_up(member)
         done = frames.encode({"event": "done", "number": number, "version": self.table.version})
         self._must(member, done)
 
@@ -254,7 +256,8 @@ class Router:
         return found
 
     def _catch_up(self, member: Member) -> None:
-        """Everything it has not seen, at once: it has read all else, and the table is bounded."""
+        """Everything it has not seen, at once: it has read all else, or publishes, and is not heard before it has read.
+        The table is bounded."""
         newer = [(v.version, key) for key, v in self.table.values.items() if v.version > member.seen]
         for _, key in sorted(newer):
             member.queue.put(self._change(key, member))

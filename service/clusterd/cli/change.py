@@ -102,6 +102,7 @@ def perform(instance: Instance, method: str, parameters: dict[str, Any], *, quie
     """Call `method`, show what comes, end with the exit status of its outcome."""
     verb = method.lower()
     last: dict[str, Any] = {}
+    mine: int | None = None
     if inside(instance):
         # A stop amid a reload sends SIGTERM to both of us; dead by it, systemd would take the whole service for failed.
         # The master answers at once that it is stopping.
@@ -113,13 +114,14 @@ def perform(instance: Instance, method: str, parameters: dict[str, Any], *, quie
             try:
                 for reply in control.call(instance, method, parameters, more=True, patience=AWAITED):
                     if "progress" in reply:
+                        mine = reply["progress"].get("number")
                         progress.show(reply["progress"])
                     else:
                         last = reply
             except control.Lost:
                 if method == "Try":
                     raise
-                last = {"receipt": follow(instance, before, progress)}
+                last = {"receipt": follow(instance, verb, mine, before, progress)}
         except KeyboardInterrupt:
             raise CommandError(
                 f"{instance.name}: interrupted; the {verb} goes on",
@@ -147,12 +149,16 @@ def first_status(instance: Instance) -> dict[str, Any]:
 
 
 def number(status: dict[str, Any]) -> int:
-    """The number of the last receipt, 0 before the first."""
-    return int((status.get("receipt") or {}).get("number") or 0)
+    """The greatest number of a receipt, or of what is under way; 0 before the first."""
+    numbered = [*(status.get("receipts") or []), status.get("receipt"), status.get("rollout")]
+    return max((int(each.get("number") or 0) for each in numbered if each), default=0)
 
 
-def follow(instance: Instance, before: int, progress: Progress) -> dict[str, Any]:
-    """The receipt of a rollout whose master was replaced: the next one goes on with it. Raises CommandError."""
+def follow(instance: Instance, verb: str, mine: int | None, before: int, progress: Progress) -> dict[str, Any]:
+    """The receipt of rollout `mine` whose master was replaced: the next one goes on with it. Raises CommandError.
+
+    Without its number, which the master had not said yet, it is the first of its kind after `before`.
+    """
     deadline = time.monotonic() + SUCCESSION
     while True:
         try:
@@ -162,8 +168,8 @@ def follow(instance: Instance, before: int, progress: Progress) -> dict[str, Any
                 raise
         else:
             deadline = time.monotonic() + SUCCESSION
-            if number(status) > before:
-                return judged(instance, status["receipt"])
+            if (receipt := found(status, verb, mine, before)) is not None:
+                return judged(instance, receipt)
             if rollout := status.get("rollout"):
                 progress.show({"phase": rollout.get("phase"), "text": status.get("summary")})
             else:
@@ -173,6 +179,15 @@ def follow(instance: Instance, before: int, progress: Progress) -> dict[str, Any
                     hint=instance.clusterd("status"),
                 )
         time.sleep(0.2)  # nothing to wait on: the connection to wait on is what was lost
+
+
+def found(status: dict[str, Any], verb: str, mine: int | None, before: int) -> dict[str, Any] | None:
+    """The receipt of rollout `mine`, if it is there."""
+    receipts: list[dict[str, Any]] = status.get("receipts") or [r for r in [status.get("receipt")] if r]
+    if mine is not None:
+        return next((r for r in receipts if r.get("number") == mine), None)
+    later = [r for r in receipts if r.get("kind") == verb and int(r.get("number") or 0) > before]
+    return min(later, key=lambda r: int(r["number"]), default=None)
 
 
 def judged(instance: Instance, receipt: dict[str, Any]) -> dict[str, Any]:

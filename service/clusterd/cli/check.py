@@ -16,9 +16,11 @@ from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.files import count, describe
 from clusterd.cli.instances import Places, find, places
 from clusterd.config import claims, reach
+from clusterd.config.certificates import unread
 from clusterd.config.granted import told
 from clusterd.config.load import Invalid, load_among, surroundings
 from clusterd.config.problem import Problem
+from clusterd.config.settings import TOP, Settings
 
 
 @dataclass
@@ -98,6 +100,8 @@ def examine(file: Path, where: Places, profile: str | None) -> Report:
     lacks = surroundings(settings, where.place)
     wrong, report.warnings = certificates.examine(settings)
     lacks += wrong
+    report.warnings += [] if where.place.user else unread(settings)
+    report.warnings += swallowed(file, settings)
     for name, task in settings.task.items():
         if task.calendar and systemd.of(where.place).refuses_calendar(task.calendar):
             expected, hint = (
@@ -123,6 +127,16 @@ def examine(file: Path, where: Places, profile: str | None) -> Report:
     if installed:
         compare(report, where, {} if profile is None else {"profile": profile})
     return report
+
+
+def swallowed(file: Path, settings: Settings) -> list[Problem]:
+    """Variables that are named as a key: a line below [env] is one, wherever it was meant to be."""
+    hint = "below [env] it is a variable, and nothing to clusterd: a key belongs above all tables"
+    return [
+        Problem(str(file), f"env.{name}", "a variable with the name of a key", f"'{name}' above all tables", hint)
+        for name in settings.env
+        if name in TOP
+    ]
 
 
 def compare(report: Report, where: Places, parameters: dict[str, Any]) -> None:

@@ -6,8 +6,10 @@ The exchange is Varlink's, on the one wire; docs/architecture.md has the methods
 from __future__ import annotations
 
 import errno
+import math
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,8 +19,11 @@ from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.files import count, describe
 from clusterd.cli.instances import Instance
 from clusterd.config.difference import Change, how
-from clusterd.shell import client
+from clusterd.shell import client, fields
 from clusterd.worker.wire import Closed, WireError
+
+DATA = ("Run", "Listen")
+"""Methods whose replies have what applications say, for programs; those of all others are for people."""
 
 PATIENCE = 10.0
 """Seconds without a reply after which a master is asked for a sign of life, or given up. It answers in milliseconds."""
@@ -30,6 +35,10 @@ class NotRunning(CommandError):
 
 class Lost(CommandError):
     """The master went away in the middle of a call."""
+
+
+class Late(CommandError):
+    """The master lives, and has not answered in the time there was."""
 
 
 class NoTask(CommandError):
@@ -58,20 +67,30 @@ def once(
 
 
 def call(
-    instance: Instance, method: str, parameters: dict[str, Any], *, more: bool = False, patience: float = PATIENCE
+    instance: Instance,
+    method: str,
+    parameters: dict[str, Any],
+    *,
+    more: bool = False,
+    patience: float = PATIENCE,
+    limit: float = math.inf,
 ) -> Iterator[dict[str, Any]]:
     """The parameters of each reply to `method`; with `more`, as many as the master sends.
 
-    A call with `more` may be silent for as long as the master's own deadlines allow, provided that the master still
-    answers others. Raises NotRunning, Lost, CommandError.
+    A call with `more` may be silent for as long as the master's own deadlines allow, and for `limit` seconds in all,
+    provided that the master still answers others. Raises NotRunning, Lost, Late, CommandError.
+
+    The texts are printable: whoever listens on the socket need not be a master, and the reader may be root.
     """
     try:
         if more:
-            yield from _patiently(instance, method, parameters, patience)
+            replies = _patiently(instance, method, parameters, patience, limit)
         else:
-            yield from client.call(instance.control, method, parameters, connect_timeout=patience, timeout=patience)
+            replies = client.call(instance.control, method, parameters, connect_timeout=patience, timeout=patience)
+        for reply in replies:
+            yield reply if method in DATA else fields.shown(reply)
     except client.VarlinkError as e:
-        raise failure(instance, method, e.name, e.parameters) from None
+        raise failure(instance, method, e.name, fields.shown(e.parameters)) from None
     except Closed:
         raise Lost(
             f"{instance.name}: the master went away during the call",
@@ -85,7 +104,7 @@ def call(
 
 
 def _patiently(
-    instance: Instance, method: str, parameters: dict[str, Any], patience: float
+    instance: Instance, method: str, parameters: dict[str, Any], patience: float, limit: float
 ) -> Iterator[dict[str, Any]]:
     """The replies, from a thread: while none comes, the master is asked for a sign of life on another connection."""
     replies: queue.SimpleQueue[dict[str, Any] | Exception | None] = queue.SimpleQueue()
@@ -100,9 +119,13 @@ def _patiently(
 
     # a daemon: when the master is given up, nothing else ends its wait
     threading.Thread(target=ask, daemon=True, name=method).start()
+    end = time.monotonic() + limit
     while True:
+        left = end - time.monotonic()
+        if left <= 0:
+            raise Late(f"{instance.name}: no answer to {method} within {limit:g} s", Exit.UNREACHABLE)
         try:
-            reply = replies.get(timeout=patience)
+            reply = replies.get(timeout=min(patience, left))
         except queue.Empty:
             status(instance, patience=patience)
             continue
@@ -118,6 +141,9 @@ def unreachable(instance: Instance, error: OSError, patience: float) -> CommandE
         if instance.file is None:
             return NotRunning(f"nobody listens on '{instance.control}'", Exit.UNREACHABLE)
         return NotRunning(f"{instance.name} is not running", Exit.UNREACHABLE, hint=instance.clusterd("start"))
+    if isinstance(error, client.Stranger):
+        hint = f"somebody has put another's socket there: ls -l '{instance.control}'"
+        return CommandError(f"{instance.control}: {error.strerror}", Exit.NOT_ALLOWED, hint=hint)
     if error.errno in (errno.EACCES, errno.EPERM):
         return CommandError(f"{instance.control}: permission denied", Exit.NOT_ALLOWED, hint="run it as root")
     if isinstance(error, TimeoutError) or error.errno in (errno.EAGAIN, errno.EINPROGRESS):

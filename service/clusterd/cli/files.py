@@ -9,8 +9,10 @@ from typing import Any
 import click
 
 from clusterd.cli.exits import CommandError, Exit
+from clusterd.cli.instances import places
+from clusterd.config import claims
 from clusterd.config.environment import EnvironmentFileError, read_environment
-from clusterd.config.load import Invalid, load, load_among
+from clusterd.config.load import Invalid, load, load_all, load_among
 from clusterd.config.places import SYSTEM, Place
 from clusterd.config.problem import Problem
 from clusterd.config.settings import Settings
@@ -36,14 +38,22 @@ def invalid(file: Path, problems: Iterable[Problem]) -> CommandError:
 
 
 def first_problem(file: Path | None, place: Place = SYSTEM) -> str | None:
-    """The first problem of a file on one line; None when it is valid, or is not there."""
+    """The first problem of a file on one line, as `check` has it; None when it is valid, or is not there."""
     if file is None or not file.exists():
         return None
-    try:
-        load(file, place)
-    except Invalid as e:
-        return str(e.problems[0])
-    return None
+    found = _beside(file.parent, place).get(file.stem)
+    return str(found[0]) if found else None
+
+
+def _beside(directory: Path, place: Place) -> Mapping[str, list[Problem]]:
+    """The problems of a directory's files by name, once a command: whose an address is, is seen by reading them all."""
+    context = click.get_current_context()
+    key = f"{__name__}:{directory}"
+    if key not in context.meta:
+        where = places(context)
+        context.meta[key] = load_all(directory, claims.serving(where.known(), str(where.runtime)), place).problems
+    found: Mapping[str, list[Problem]] = context.meta[key]
+    return found
 
 
 def describe(problem: Mapping[str, Any], *, kind: str = "error") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -14,6 +15,12 @@ from clusterd.cli.gunicorn.table import GONE, TABLE
 from clusterd.config.files import NoFile, read_bounded
 
 MAX_FILE = 256 << 10
+FROM_ENVIRONMENT = (
+    ("workers", "WEB_CONCURRENCY", "{}"),
+    ("bind", "PORT", "0.0.0.0:{}"),
+    ("forwarded_allow_ips", "FORWARDED_ALLOW_IPS", "{}"),
+)
+"""Setting, variable, and the default that its value makes."""
 ORDER = ("not read", "changed", "not wanted", "carried over")
 
 
@@ -91,6 +98,7 @@ def imported(what: tuple[str, ...], app: str | None) -> tuple[carry.Draft, list[
     if "wsgi_app" not in values:
         where = "the command line" if file is None else f"'{file}'"
         raise CommandError(f"{where} does not name the application", Exit.INVALID, hint="--app MODULE:OBJECT")
+    values = defaults(line.environment) | values
     if line.environment:
         before = [f"{name}={text}" for name, text in line.environment.items()]
         known = values.get("raw_env")
@@ -102,6 +110,15 @@ def imported(what: tuple[str, ...], app: str | None) -> tuple[carry.Draft, list[
         why = next((n.text for n in draft.notes if n.outcome == "not read" and n.setting in ("wsgi_app", "bind")), "")
         raise CommandError(f"no '{lacks}' can be written: {why}", Exit.INVALID)
     return draft, left_out
+
+
+def defaults(environment: Mapping[str, str]) -> dict[str, reading.Value | reading.Unread]:
+    """What gunicorn has of its environment where nothing else says it."""
+    found: dict[str, reading.Value | reading.Unread] = {}
+    for setting, name, template in FROM_ENVIRONMENT:
+        if environment.get(name):
+            found[setting] = reading.Value(template.format(environment[name]), (f"the environment variable {name}",))
+    return found
 
 
 def configuration(file: Path) -> reading.Read:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import select
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +30,8 @@ from clusterd.config.places import SYSTEM, of_user
 
 WIDTH = 100
 """Columns of --help, on a wide terminal too: longer lines are not read."""
+WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""What write(2) says of an output that takes no more. A file that a command writes is told by the command."""
 
 
 class Ordered(click.Group):
@@ -114,6 +119,47 @@ def user_first(arguments: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit status. Every message for people about an error is on standard error."""
+    if sys.stdout is None:  # closed before Python began
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # as long as the process
+    failed = None
+    try:
+        status = command_status(arguments)
+    except SystemExit as e:
+        # click's own end where nobody reads on: `clusterd list | head`. Where it is errors that nobody reads, what came
+        # of the command is not known, and it has not done well.
+        if isinstance(e.__context__, BrokenPipeError) and not unread(2):
+            return int(Exit.DONE)
+        raise
+    except OSError as e:
+        if e.filename is not None or e.errno not in WRITING:
+            raise
+        failed, status = e, int(Exit.REFUSED)
+    unwritten = flush() or failed
+    if unwritten is None or isinstance(unwritten, BrokenPipeError):
+        return status
+    click.echo(f"clusterd: standard output: {unwritten.strerror}", err=True)
+    return status or int(Exit.REFUSED)
+
+
+def unread(fd: int) -> bool:
+    """Whether it is a pipe whose reader has gone."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
+def flush() -> OSError | None:
+    """What keeps standard output from being written; what is left of it is then dropped."""
+    try:
+        sys.stdout.flush()
+    except OSError as e:
+        # or Python would try once more at its end, and exit with 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
+        return e
+    return None
+
+
+def command_status(arguments: Sequence[str]) -> int:
     try:
         status = clusterd.main(user_first(arguments), prog_name="clusterd", standalone_mode=False)
     except CommandError as e:
@@ -124,6 +170,4 @@ def main(arguments: Sequence[str]) -> int:
         return int(Exit.INVALID)
     except (click.Abort, KeyboardInterrupt):
         return int(Exit.INTERRUPTED)
-    except BrokenPipeError:  # `clusterd list | head`
-        return int(Exit.DONE)
     return status if isinstance(status, int) else int(Exit.DONE)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,12 @@ import click
 
 from clusterd.cli import profile
 from clusterd.cli.exits import CommandError, Exit
-from clusterd.cli.files import invalid, loaded
+from clusterd.cli.files import invalid
 from clusterd.config import names
 from clusterd.config.environment import EnvironmentFileError
-from clusterd.config.load import Invalid, from_run
+from clusterd.config.load import Invalid, from_run, load
+from clusterd.config.places import MAX_RUNTIME, MAX_RUNTIME_APP
+from clusterd.config.problem import Problem
 from clusterd.config.settings import Limits, Sandbox, Settings
 from clusterd.shell.listeners import ListenError
 
@@ -49,11 +53,11 @@ from clusterd.shell.listeners import ListenError
     "--name", metavar="NAME", help="What it is called in logs and status.", show_default="run, or the file's name"
 )
 @click.option(
-    "--runtime", metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
+    "--runtime", metavar="DIR", type=click.Path(file_okay=False),
     help="Where to put the control socket.", show_default="a new temporary directory",
 )  # fmt: skip
 def run(
-    app: str | None, name: str | None, runtime: Path | None, command: str | None, wanted: str | None, **options: Any
+    app: str | None, name: str | None, runtime: str | None, command: str | None, wanted: str | None, **options: Any
 ) -> int:
     """Serve an application in the foreground until Ctrl-C or SIGTERM, which drain the workers; once more cuts it short.
 
@@ -64,12 +68,6 @@ def run(
     settings = assemble(app, name, command, keys, wanted)
     for table in unit_only(settings):
         click.echo(f"warning: {settings.file}: {table}: only systemd can bring it into effect, ignoring", err=True)
-    if runtime is not None:
-        runtime = runtime.absolute()
-        try:
-            runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as e:
-            raise CommandError(f"--runtime: '{runtime}': {e.strerror}", Exit.INVALID) from None
     accounts = [key for key in ("user", "group") if getattr(settings, key)]
     if accounts:
         click.echo(
@@ -78,9 +76,25 @@ def run(
     from clusterd import master  # late: only this subcommand needs it, and it is most of the program
 
     try:
-        return master.run(settings, runtime, [*keys, *(["name"] if name else [])])
+        where = None if runtime is None else directory(runtime, MAX_RUNTIME if settings.command else MAX_RUNTIME_APP)
+        return master.run(settings, where, [*named(keys), *(["name"] if name else [])])
     except (OSError, ListenError, EnvironmentFileError) as e:
         raise CommandError(f"{settings.name}: {e}", Exit.REFUSED) from None
+
+
+def directory(runtime: str, most: int) -> Path:
+    """That of --runtime, made where it is not there. Raises CommandError."""
+    path = Path(runtime).absolute()
+    if not runtime:
+        raise CommandError("--runtime: its value is empty", Exit.INVALID)
+    if (length := len(os.fsencode(path))) > most:
+        found = f"'{path}' has {length}"
+        raise CommandError(f"--runtime: at most {most} bytes, for its sockets: {found}", Exit.INVALID)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as e:
+        raise CommandError(f"--runtime: '{path}': {e.strerror}", Exit.INVALID) from None
+    return path
 
 
 def unit_only(settings: Settings) -> list[str]:
@@ -94,11 +108,15 @@ def unit_only(settings: Settings) -> list[str]:
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given, as keys of the file; paths made absolute."""
-    found = {key: value for key, value in options.items() if value}
+    """The options that were given, as keys of the file; paths made absolute. Raises CommandError."""
+    found = {key: value for key, value in options.items() if value not in (None, ())}
+    for key, value in found.items():
+        # As --tls-key "$UNSET": without it something else would be served than was asked for.
+        if "" in (value if isinstance(value, tuple) else [value]):
+            raise CommandError(f"--{key.replace('_', '-')}: its value is empty", Exit.INVALID)
     if "listen" in found:
         found["listen"] = list(found["listen"])
-    if "workers" in found and found["workers"].isdecimal():
+    if "workers" in found and re.fullmatch("[0-9]{1,9}", found["workers"]):
         found["workers"] = int(found["workers"])
     for key in ("directory", "python", "tls_certificate", "tls_key"):
         if key in found:
@@ -107,6 +125,15 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     if tls:
         found["tls"] = tls
     return found
+
+
+def named(keys: Mapping[str, Any]) -> list[str]:
+    """`keys`, those of tables with the table's name: "tls.key"."""
+    return [
+        f"{key}.{below}" if below else key
+        for key, value in keys.items()
+        for below in (value if isinstance(value, dict) else ("",))
+    ]
 
 
 def assemble(
@@ -130,20 +157,25 @@ def assemble(
         )
     try:
         if app is not None and app.endswith(".toml"):
-            return overridden(loaded(Path(app).absolute(), profile=wanted), name, keys)
+            settings = load(Path(app).absolute(), profile=wanted, over=keys)
+            return replace(settings, name=name) if name else settings
         return from_run(app=app, command=words, **({"name": name} if name else {}), **keys)
     except Invalid as e:
-        raise invalid(Path("clusterd run"), e.problems) from None
+        raise refused(app, keys, e.problems) from None
 
 
-def overridden(settings: Settings, name: str | None, keys: dict[str, Any]) -> Settings:
-    """`settings` with those of the options in place of the file's."""
-    if not keys and not name:
-        return settings
-    # through the parser with an application that does not matter, so that an option is checked as the file's key is
-    parsed = from_run(app="any:app", **({"name": name} if name else {}), **keys)
-    changed = {key: getattr(parsed, key) for key in keys}
-    return replace(settings, name=name or settings.name, **changed)
+def refused(app: str | None, keys: Mapping[str, Any], problems: Iterable[Problem]) -> CommandError:
+    """Prints the problems, those of options as such, and returns the error that sums them up."""
+    if not (app or "").endswith(".toml"):
+        return invalid(Path("clusterd run"), problems)
+    options = named(keys)
+    told = [
+        replace(problem, file="clusterd run", key=f"--{problem.key.replace('.', '-')}")
+        if problem.key.partition("[")[0] in options
+        else problem
+        for problem in problems
+    ]
+    return invalid(Path(app or ""), told)
 
 
 def words_of(command: str | None) -> list[str] | None:

@@ -21,7 +21,10 @@ MAX_DATA = MAX_REQUEST - 4096
 name = click.argument("instance", metavar="NAME", type=InstanceType())
 
 
-@click.command(short_help="Say something to the workers that listen.")
+@click.command(
+    short_help="Say something to the workers that listen.",
+    context_settings={"ignore_unknown_options": True},  # "-1" is JSON
+)
 @name
 @click.argument("topic")
 @click.argument("data", metavar="JSON")

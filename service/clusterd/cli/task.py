@@ -19,7 +19,9 @@ from clusterd.cli.instances import Instance, InstanceType
 @click.argument("instance", metavar="NAME", type=InstanceType())
 @click.argument("action", metavar="[run", type=click.Choice(["run"]), required=False)
 @click.argument("task", metavar="TASK]", required=False)
-@click.option("--wait", is_flag=True, help="If it runs already, wait for that run and report it.")
+@click.option(
+    "--wait", is_flag=True, help="Wait for a run that goes on already, and until it is certain which host runs it."
+)
 @click.option("--json", "as_json", is_flag=True, help="The list as a JSON array.")
 def task(instance: Instance, action: str | None, task: str | None, wait: bool, as_json: bool) -> None:
     """Show the tasks of an instance: when each runs, how its last run came out, and when the next one is due.
@@ -37,7 +39,7 @@ def task(instance: Instance, action: str | None, task: str | None, wait: bool, a
 
 def run(instance: Instance, task: str, wait: bool) -> None:
     """Raises CommandError unless it is done."""
-    number, last = 0, {}
+    number, last, held = 0, {}, False
     try:
         for reply in control.call(
             instance, "Run", {"task": task, **({"join": "yes"} if wait else {})}, more=True, patience=change.AWAITED
@@ -45,9 +47,15 @@ def run(instance: Instance, task: str, wait: bool) -> None:
             number, last = int(reply.get("run") or number), reply
             if reply.get("joined"):
                 click.echo(f"{instance.name}: task {task} runs already: waiting for that run", err=True)
+            elif not number and "outcome" not in reply:
+                held = True
+                waits = "waiting until that is certain, for a minute at most"
+                click.echo(f"{instance.name}: task {task}: {reply['reason']}: {waits}", err=True)
     except control.NoTask as e:
         raise no_task(instance, task, e.known) from None
     except control.Lost:
+        if held and not number:
+            return run(instance, task, wait)  # nothing has begun: the next master is to wait too
         if not number:
             raise
         last = follow(instance, task, number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import click
@@ -9,6 +10,9 @@ import click
 from clusterd.cli import change, control
 from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.instances import Instance, InstanceType, places
+
+LIMIT = 60.0
+"""Seconds an instance may keep the others waiting that are upgraded after it: with a reload, or out of spite."""
 
 
 @click.command(short_help="Replace the master by one of the clusterd now installed.")
@@ -30,7 +34,7 @@ def upgrade(context: click.Context, instance: Instance | None, everything: bool)
     where = places(context)
     for name in where.known():
         try:
-            click.echo(replaced(where.instance(name)))
+            click.echo(replaced(where.instance(name), LIMIT))
         except control.NotRunning:
             continue
         except CommandError as e:
@@ -40,13 +44,16 @@ def upgrade(context: click.Context, instance: Instance | None, everything: bool)
         raise CommandError(f"{failed} not upgraded", Exit.REFUSED)
 
 
-def replaced(instance: Instance) -> str:
-    """What became of it. Raises CommandError."""
+def replaced(instance: Instance, limit: float = math.inf) -> str:
+    """What became of it, within `limit` seconds and what a succession takes. Raises CommandError."""
     before = control.status(instance)["master"]
     try:
-        list(control.call(instance, "Upgrade", {}, more=True))
+        list(control.call(instance, "Upgrade", {}, more=True, limit=limit))
     except control.Lost:
         pass  # it has left
+    except control.Late:
+        text = f"{instance.name}: not upgraded within {limit:g} s; its master has been asked, and will when it can"
+        raise CommandError(text, Exit.UNREACHABLE, hint=instance.clusterd("status")) from None
     deadline = time.monotonic() + change.SUCCESSION
     while True:
         try:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from typing import Any, Literal, NamedTuple
 
-from clusterd.config.names import ACCOUNT, is_account
+from clusterd.config.names import account_hint, is_account
 
 ANY4, ANY6 = "0.0.0.0", "::"
 PATH_MAX = 107
 """Bytes a UNIX socket's path may have: sockaddr_un.sun_path has 108, one of them the NUL."""
 
 _IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.(?!$)|$)){4}")
+_SCHEME = re.compile("(?:http|https|tcp)://")
 _KEYS = ("address", "path", "mode", "user", "group")
 
 
@@ -57,29 +58,46 @@ def parse(value: object) -> Address:
     if isinstance(value, dict):
         return _table(value)
     if isinstance(value, int) and not isinstance(value, bool):
-        return _port(str(value))
+        return Address("tcp", ANY6, _bounded(value))
     if not isinstance(value, str):
         raise ValueError('an address is a string such as "8000", or a table { path = "/run/x.sock", mode = "0660" }')
     if value.startswith("/"):
         return Address("unix", path=_path(value), mode=0o666)
     if value.startswith("unix:"):
-        raise ValueError(f'a UNIX socket is written as its path alone: "{value.removeprefix("unix:")}"')
+        better = re.sub("^/+", "/", value.removeprefix("unix:"))
+        raise _such_as("a UNIX socket is written as its absolute path alone", better if better[:1] == "/" else "")
+    if match := _SCHEME.match(value):
+        rest = value[match.end() :].rstrip("/")
+        raise _such_as(f'an address has no "{match[0]}"', "" if _SCHEME.match(rest) else rest)
     if value.startswith("@"):
         raise ValueError("an abstract socket has no permissions, so anybody could connect: give it a path under /run")
     if value.isascii() and value.isdecimal():
-        return _port(value)
+        return Address("tcp", ANY6, _number(value))
     if value.startswith("["):
         return _ipv6(value)
     host, colon, port = value.rpartition(":")
     if colon and _IPV4.fullmatch(host):
         return Address("tcp", host, _number(port))
     if colon and ":" in host:
-        raise ValueError(f'an IPv6 address stands in brackets: "[{host}]:{port}"')
+        raise _such_as(
+            "an IPv6 address stands in brackets, its port behind them", f"[{host}]:{port}", f"[{value}]:8000"
+        )
     if host == "localhost":
-        raise ValueError(f'names are not looked up, this one is "127.0.0.1:{port}"')
+        raise _such_as("names are not looked up", f"127.0.0.1:{port}")
     if colon and host:
         raise ValueError("a host is given by its IP address: names are not looked up")
     raise ValueError('write a port ("8000"), "ADDRESS:PORT", "[IPV6]:PORT" or the absolute path of a UNIX socket')
+
+
+def _such_as(words: str, *better: str) -> ValueError:
+    """`words`, and behind them the first of `better` that is an address, if one is."""
+    for each in better:
+        try:
+            parse(each)
+        except ValueError:
+            continue
+        return ValueError(f'{words}: "{each}"')
+    return ValueError(words)
 
 
 def overlaps(a: Address, b: Address) -> bool:
@@ -95,30 +113,34 @@ def overlaps(a: Address, b: Address) -> bool:
     return ANY4 in (a.host, b.host) and ":" not in a.host + b.host
 
 
-def _port(text: str) -> Address:
-    return Address("tcp", ANY6, _number(text))
-
-
 def _number(text: str) -> int:
-    if not re.fullmatch("[1-9][0-9]{0,4}", text) or int(text) > 65535:
+    return _bounded(int(text) if re.fullmatch("[1-9][0-9]{0,4}", text) else 0)
+
+
+def _bounded(port: int) -> int:
+    if not 1 <= port <= 65535:
         raise ValueError("a port is a number from 1 to 65535")
-    return int(text)
+    return port
 
 
 def _ipv6(text: str) -> Address:
     match = re.fullmatch(r"\[([0-9A-Fa-f:.]+)\]:([0-9]+)(?:%([A-Za-z0-9_.-]{1,15}))?", text)
-    if not match:
-        raise ValueError('an IPv6 address is written "[::1]:8001", a link-local one "[fe80::1]:8001%eth0"')
     import ipaddress  # only here: most files need it not, and it is slow
 
-    host = ipaddress.IPv6Address(match[1])
+    try:
+        host = ipaddress.IPv6Address(match[1] if match else "")
+    except ValueError:
+        match = None
+    if not match:
+        raise ValueError('an IPv6 address is written "[::1]:8001", a link-local one "[fe80::1]:8001%eth0"')
+    port = _number(match[2])
     if host.ipv4_mapped:
         raise ValueError(f'write it as IPv4: "{host.ipv4_mapped}:{match[2]}"')
     if host.is_link_local and not match[3]:
         raise ValueError(f'a link-local address needs its interface: "[{host}]:{match[2]}%eth0"')
     if match[3] and not host.is_link_local:
         raise ValueError(f'only a link-local address has an interface: "[{host}]:{match[2]}"')
-    return Address("tcp", f"{host}%{match[3]}" if match[3] else str(host), _number(match[2]))
+    return Address("tcp", f"{host}%{match[3]}" if match[3] else str(host), port)
 
 
 def _path(text: str) -> str:
@@ -149,7 +171,7 @@ def _table(table: dict[Any, Any]) -> Address:
         raise ValueError("'path' is the absolute path of a UNIX socket")
     for key, account in (("user", user), ("group", group)):
         if account is not None and not (isinstance(account, str) and is_account(account)):
-            raise ValueError(f"'{key}' is the name of an account, {ACCOUNT}, or its number in quotes")
+            raise ValueError(f"'{key}' is the name of an account or its number in quotes: {account_hint(account)}")
     mode = table.get("mode", "0660" if group else "0666")
     if not isinstance(mode, str) or not re.fullmatch("0?[0-7]{3}", mode):
         raise ValueError("'mode' is an octal number in quotes, such as \"0660\"")

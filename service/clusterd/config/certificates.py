@@ -2,6 +2,7 @@
 
 A key is mostly root's alone. systemd reads it at a start (LoadCredential=, made by the generator), and cannot do so at
 a reload: `clusterd reload` as root, which ExecReload= is for an application with [tls], reads it and hands it over.
+Where others than root may write the environment of ExecReload=, that is not run as root: see generator.py.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from clusterd.config.files import NoFile, read_bounded
+from clusterd.config.files import NoFile, exposed, read_bounded
 from clusterd.config.problem import Invalid, Problem
 from clusterd.config.settings import Settings
 
@@ -66,6 +67,22 @@ def read_part(settings: Settings, part: str) -> str:
         raise Invalid([_problem(settings, part, f"'{name}': {e}", "a file in PEM")]) from None
     except OSError as e:
         raise Invalid([_problem(settings, part, f"'{name}': {e.strerror}", "a readable file")]) from None
+
+
+def unread(settings: Settings) -> list[Problem]:
+    """Why ExecReload=, as the generator makes it, does not read [tls] as root, as far as who asks can see that."""
+    if not settings.tls.certificate or not settings.environment_file:
+        return []
+    try:
+        found = exposed(settings.environment_file)
+    except OSError:
+        return []  # what is missing is told of elsewhere
+    hint = (
+        "so 'systemctl reload' does not run as root, and serves no new certificate that only root can read: "
+        f"'clusterd reload {settings.name}' as root does; or make it root's alone, then systemctl daemon-reload"
+    )
+    expected = "with [tls], a file that only root may change"
+    return [Problem(settings.file or settings.name, "environment-file", found, expected, hint)] if found else []
 
 
 def name_of(settings: Settings, part: str) -> str:

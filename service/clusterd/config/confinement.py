@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from clusterd.config.homes import at_home
-from clusterd.config.names import is_account
+from clusterd.config.names import account_hint, is_account
 from clusterd.config.values import percent, size
 
 MAX_PATHS = 64
@@ -159,7 +159,7 @@ def _each(value: Any, one: Callable[[Any], str], expected: str) -> tuple[str, ..
 
 def _group(value: Any) -> str:
     if not isinstance(value, str) or not is_account(value):
-        raise ValueError("a group is a name, or a number in quotes")
+        raise ValueError(f"a group is a name, or a number in quotes: {account_hint(value)}")
     return value
 
 

@@ -22,8 +22,8 @@ def cores(cgroups: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> in
 def _quotas(cgroups: str, own: str) -> Iterator[tuple[int, int]]:
     """(quota, period) of every level that has one, both in microseconds."""
     try:
-        with open(own) as f:
-            lines = f.read().splitlines()
+        with open(own, "rb") as f:
+            lines = os.fsdecode(f.read()).splitlines()  # a name has any bytes, whatever the locale
     except OSError:
         return
     for line in lines:
@@ -46,7 +46,7 @@ def _quotas(cgroups: str, own: str) -> Iterator[tuple[int, int]]:
 
 
 def _read(path: str) -> str:
-    with open(path) as f:
+    with open(path, encoding="ascii") as f:
         return f.read()
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from collections.abc import Iterator
+
+_MAX_LINKS = 40
+"""As the kernel has it."""
 
 
 class NoFile(ValueError):
@@ -49,3 +54,40 @@ def read_bounded(path: str, limit: int, forbidden: int = 0) -> bytes:
     if size > limit:
         raise NoFile(f"more than {limit} bytes")
     return b"".join(chunks)
+
+
+def exposed(path: str) -> str:
+    """Where others than root may say what is in the file; "" where nobody may. Raises OSError, also when it is missing.
+
+    Who may write one of the directories on the way, or of those that links lead to, may put another file in its place.
+    """
+    # as bytes, in the encoding of systemd, which opens it: the locale may have another
+    for part, status in _way(path.encode()):
+        mode = stat.S_IMODE(status.st_mode)
+        if status.st_uid != 0 or (mode & 0o022 and not stat.S_ISLNK(status.st_mode)):
+            shown = part.decode(errors="replace")
+            return f"'{shown}' (owner {status.st_uid}, mode {mode:04o}), which others than root may change"
+    return ""
+
+
+def _way(path: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
+    """Every directory and link that the kernel passes on its way to `path`, and the file at its end."""
+    at, ahead, links = b"/", path.split(b"/"), 0
+    yield at, os.lstat(at)
+    while ahead:
+        name = ahead.pop(0)
+        if name in (b"", b".", b".."):
+            at = os.path.dirname(at) if name == b".." else at
+            continue
+        part = os.path.join(at, name)
+        status = os.lstat(part)
+        yield part, status
+        if not stat.S_ISLNK(status.st_mode):
+            at = part
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), part)
+        target = os.readlink(part)
+        ahead = target.split(b"/") + ahead
+        at = b"/" if target.startswith(b"/") else at

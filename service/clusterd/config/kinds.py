@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from clusterd.config import addresses, confinement, shapes, timers
-from clusterd.config.names import ACCOUNT, is_account, is_loadable, is_root
+from clusterd.config.names import account_hint, is_account, is_loadable, is_root
 from clusterd.config.values import duration, duration_text
 from clusterd.worker import reference, topics
 
@@ -20,6 +20,9 @@ MAX_ARGUMENTS = 256
 MAX_ENVIRONMENT = 1000
 MAX_TRUSTED = 256
 MAX_TEXT = 4096
+MAX_BITS = 256
+"""Of a number that is shown as it is: str() of one with thousands of digits is a ValueError."""
+MAX_SHOWN = 80
 MAX_VARIABLE = 128 << 10
 """Bytes of one variable: MAX_ARG_STRLEN of Linux, beyond which execve() fails."""
 
@@ -63,13 +66,22 @@ def _text(value: Any, hint: str = "") -> str:
     return value
 
 
+def _such_as(words: str, text: str, parse: Callable[[Any], Any]) -> str:
+    """`words`, and behind them what is to be written instead: only where that is a value."""
+    try:
+        parse(text)
+    except Wrong:
+        return words
+    return f'{words}: "{text}"'
+
+
 def number(low: int, high: int, *words: str) -> Kind:
     """A whole number, or one of `words`."""
 
     def parse(value: Any) -> int | str:
         if isinstance(value, str) and value in words:
             return value
-        if isinstance(value, str) and value.isdecimal():
+        if isinstance(value, str) and re.fullmatch("[1-9][0-9]{0,15}", value) and low <= int(value) <= high:
             raise Wrong("a number stands without quotes")
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise Wrong
@@ -98,7 +110,7 @@ def seconds(low: float, high: float) -> Kind:
 
     def parse(value: Any) -> float:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            raise Wrong(f'a time has its unit: "{value}s"')
+            raise Wrong(_such_as("a time has its unit", f"{show(value)}s", parse))
         if not isinstance(value, str):
             raise Wrong
         try:
@@ -126,7 +138,7 @@ def size(low: int, high: int) -> Kind:
 
     def parse(value: Any) -> int:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            raise Wrong(f'a size stands in quotes: "{value}", or with K, M or G for a unit')
+            raise Wrong(_such_as("a size stands in quotes, with K, M or G for a unit, or as bytes", show(value), parse))
         match = re.fullmatch("([0-9]{1,15})([KMGT]?)", value) if isinstance(value, str) else None
         if not match:
             raise Wrong('write a number and its unit, such as "64K" or "16M"')
@@ -241,8 +253,9 @@ def _topic(value: Any) -> str:
 
 def _command(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
-        words = ", ".join(f'"{word}"' for word in value.split()[:4])
-        raise Wrong(f"no shell reads it, so every word stands for itself: [{words}]")
+        words = ", ".join(json.dumps(word) for word in value.split())
+        such = f": [{words}]" if words and len(words) <= MAX_SHOWN else ""
+        raise Wrong(f"no shell reads it, so every word stands for itself{such}")
     if not isinstance(value, list) or not 1 <= len(value) <= MAX_ARGUMENTS:
         raise Wrong
     for word in value:
@@ -287,9 +300,9 @@ def _user(value: Any) -> str:
 
 def _account(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
-        raise Wrong("a number stands in quotes here")
+        raise Wrong("a number stands in quotes here" if is_account(show(value)) else "")
     if not isinstance(value, str) or not is_account(value):
-        raise Wrong(f"a name is {ACCOUNT}")
+        raise Wrong(account_hint(value))
     return value
 
 
@@ -397,17 +410,23 @@ def type_name(value: Any) -> str:
     return names.get(type(value), "a date or time")
 
 
-def show(value: Any) -> str:
-    """A value as the file has it, shortened, on one line."""
-    if isinstance(value, dict):
-        text = "{ " + ", ".join(f"{k} = {show(v)}" for k, v in list(value.items())[:8]) + " }" if value else "{}"
+def show(value: Any, depth: int = 8) -> str:
+    """A value as the file has it, shortened, on one line; of what is nested, so many levels."""
+    if isinstance(value, (dict, list)) and not depth:
+        text = "..."  # a key with dots makes tables below tables that no parser recurses for
+    elif isinstance(value, dict):
+        each = ", ".join(f"{k} = {show(v, depth - 1)}" for k, v in list(value.items())[:8])
+        text = f"{{ {each} }}" if value else "{}"
     elif isinstance(value, list):
-        text = "[" + ", ".join(map(show, value[:8])) + (", ...]" if len(value) > 8 else "]")
+        each = ", ".join(show(v, depth - 1) for v in value[:8])
+        text = f"[{each}" + (", ...]" if len(value) > 8 else "]")
+    elif isinstance(value, int) and value.bit_length() > MAX_BITS:
+        text = f"an integer of {value.bit_length()} bits"
     elif isinstance(value, (str, bool)):
         text = json.dumps(value, ensure_ascii=not str(value).isprintable())
     else:
         text = str(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
 
 TRUSTED_EACH = 'an IP address, a network, "unix" or "*"'

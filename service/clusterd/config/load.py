@@ -14,11 +14,12 @@ from typing import Any
 from clusterd.config import claims, granted, profiles, reach
 from clusterd.config.environment import EnvironmentFileError, read_environment
 from clusterd.config.files import NoFile, Shared, read_bounded, read_own
+from clusterd.config.kinds import Wrong
 from clusterd.config.names import NAME, is_name
 from clusterd.config.places import SYSTEM, Place
 from clusterd.config.problem import Invalid, Problem
 from clusterd.config.reader import read
-from clusterd.config.settings import Settings
+from clusterd.config.settings import Settings, row_of
 
 MAX_FILE = 256 << 10
 """Bytes of a file; people write a hundredth of it."""
@@ -26,6 +27,8 @@ MAX_FILES = 1000
 
 _NEWLINE = b"\n"
 _BOM = b"\xef\xbb\xbf"
+_BARE = re.compile(r"\s*([a-z-]+)\s*=\s*([A-Za-z0-9_./:%@+-]+)\s*(?:#.*)?")
+_HEADER = re.compile(r"\s*\[([A-Za-z0-9_.-]+)\]\s*(?:#.*)?")
 _SYNTAX = {
     "Invalid value": 'text stands in quotes: app = "hello:app"',
     "Expected '=' after a key": 'a line is KEY = VALUE, such as app = "hello:app"; [TABLE] begins a table',
@@ -45,15 +48,20 @@ class Loaded:
     problems: Mapping[str, list[Problem]]
 
 
-def load(path: str | os.PathLike[str], place: Place = SYSTEM, profile: str | None = None) -> Settings:
+def load(
+    path: str | os.PathLike[str],
+    place: Place = SYSTEM,
+    profile: str | None = None,
+    over: Mapping[str, Any] | None = None,
+) -> Settings:
     """The Settings of one file, NAME.toml. Raises Invalid. Its neighbours are not looked at: `load_among` does.
 
     `place` is what runs it: a user's manager can do less. `profile` None: the one that was chosen, which stands beside
-    the file; "": none.
+    the file; "": none. `over`: keys of the file that stand for its own, tables as dicts.
     """
     file = os.fspath(path)
     name = _name(file)
-    return read(name, file, _read(file, place), place, _chosen(file) if profile is None else profile)
+    return read(name, file, _read(file, place), place, _chosen(file) if profile is None else profile, over)
 
 
 def load_all(
@@ -214,17 +222,49 @@ def _read(file: str, place: Place) -> dict[str, Any]:
         raise Invalid([Problem(file, "", str(e.strerror), "a readable TOML file")]) from e
     try:
         return tomllib.loads(data.decode())
-    except UnicodeDecodeError as e:
-        line = f"line {data.count(_NEWLINE, 0, e.start) + 1}"
-        hint = "save it as UTF-8 in the editor"
-        raise Invalid([Problem(file, line, "a byte that is not UTF-8", "TOML, which is UTF-8", hint)]) from e
-    except RecursionError as e:
-        raise Invalid([Problem(file, "", "values nested too deep", "TOML")]) from e
-    except tomllib.TOMLDecodeError as e:
-        text = str(e)
-        match = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", text, re.DOTALL)
-        line = f"line {match[2] or data.count(_NEWLINE) + 1}" if match else ""
-        column = f" at column {match[3]}" if match and match[3] else ""
-        hint = "it begins with a byte order mark: save it as UTF-8 without" if data.startswith(_BOM) else ""
-        hint = hint or next((words for start, words in _SYNTAX.items() if text.startswith(start)), "")
-        raise Invalid([Problem(file, line, (match[1] if match else text) + column, "TOML", hint)]) from e
+    except (RecursionError, ValueError) as e:
+        raise Invalid([_no_toml(file, data, e)]) from e
+
+
+def _no_toml(file: str, data: bytes, error: RecursionError | ValueError) -> Problem:
+    if isinstance(error, RecursionError):
+        return Problem(file, "", "values nested too deep", "TOML")
+    if isinstance(error, UnicodeDecodeError):
+        line = _line(data, error.start)
+        return Problem(file, line, "a byte that is not UTF-8", "TOML, which is UTF-8", "save it as UTF-8 in the editor")
+    if isinstance(error, tomllib.TOMLDecodeError):
+        return _syntax(file, data, str(error))
+    # what int() says of a number it does not read, which tomllib lets through as it is
+    digits = sys.get_int_max_str_digits()
+    number = re.search(rb"[0-9][0-9_]{%d,}" % digits, data)
+    line = _line(data, number.start()) if number else ""
+    return Problem(file, line, f"a whole number of more than {digits} digits", "TOML")
+
+
+def _syntax(file: str, data: bytes, text: str) -> Problem:
+    match = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", text, re.DOTALL)
+    line = f"line {match[2] or data.count(_NEWLINE) + 1}" if match else ""
+    column = f" at column {match[3]}" if match and match[3] else ""
+    hint = "it begins with a byte order mark: save it as UTF-8 without" if data.startswith(_BOM) else ""
+    hint = hint or (_unquoted(data, int(match[2])) if match and match[2] else "")
+    hint = hint or next((words for start, words in _SYNTAX.items() if text.startswith(start)), "")
+    return Problem(file, line, (match[1] if match else text) + column, "TOML", hint)
+
+
+def _unquoted(data: bytes, line: int) -> str:
+    """What to write on that line, where its value is one of the key but for the quotes."""
+    above = data.decode().split("\n")[:line]
+    assignment = _BARE.fullmatch(above[-1])
+    if not assignment:
+        return ""
+    table = next((match[1] for each in reversed(above) if (match := _HEADER.fullmatch(each))), "")
+    key = re.sub(r"^profile\.[^.]+\.?", "", f"{table}.{assignment[1]}" if table else assignment[1])
+    try:
+        row_of(key).kind.parse(assignment[2])
+    except (KeyError, Wrong):
+        return ""
+    return f'a text stands in quotes: {assignment[1]} = "{assignment[2]}"'
+
+
+def _line(data: bytes, at: int) -> str:
+    return f"line {data.count(_NEWLINE, 0, at) + 1}"

@@ -10,6 +10,10 @@ NAME = "[a-z][a-z0-9-]{0,22}"
 ACCOUNT = "[a-z_][a-z0-9_-]{0,30}"
 """What Debian's adduser and systemd's strict mode both take, numbers besides."""
 
+_LAST_ACCOUNT = 2**32 - 2
+"""One below (uid_t) -1, by which the kernel means none."""
+_NO_ACCOUNT_16 = 2**16 - 1
+"""The same where a uid_t had 16 bits; systemd's parse_uid() refuses both."""
 
 TASK = "[a-z][a-z0-9_-]{0,30}"
 """Of a task: part of a unit's name."""
@@ -32,7 +36,16 @@ def derived(text: str) -> str:
 
 def is_account(text: str) -> bool:
     """Whether `text`, a name or a number, may stand in User=, Group=, SocketUser=. Nothing is looked up."""
-    return re.fullmatch(ACCOUNT, text) is not None or re.fullmatch("0|[1-9][0-9]{0,9}", text) is not None
+    if re.fullmatch("0|[1-9][0-9]{0,9}", text):
+        return int(text) <= _LAST_ACCOUNT and int(text) != _NO_ACCOUNT_16
+    return re.fullmatch(ACCOUNT, text) is not None
+
+
+def account_hint(value: object) -> str:
+    """What is to be known of accounts by who wrote `value`, which is none."""
+    if isinstance(value, str) and value.isdecimal() and not value.startswith("0"):
+        return f"a number is at most {_LAST_ACCOUNT}, and not {_NO_ACCOUNT_16}: systemd takes no other"
+    return f"a name is {ACCOUNT}"
 
 
 def is_loadable(path: str) -> bool:

@@ -8,6 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from clusterd.config.addresses import PATH_MAX
+from clusterd.config.names import is_name
+
+MAX_RUNTIME = PATH_MAX - len("/notify/4294967295")
+"""Bytes of a runtime directory's path, in which each worker of a command has a socket by its number."""
+MAX_RUNTIME_APP = PATH_MAX - len("/control")
+"""The same where there are none of these."""
+
 
 class Place(NamedTuple):
     """`configuration` has a NAME.toml an application, `runtime` a directory NAME for each that runs."""
@@ -30,6 +38,12 @@ class Place(NamedTuple):
     def generated(self) -> str:
         """Where systemd has what the generator wrote."""
         return f"{self.runtime.rpartition('/')[0]}/systemd/generator"
+
+    def owns(self, path: str) -> bool:
+        """Whether `path`, which has no '..', is in a directory there, where its application does as it likes, or is the
+        place of one: beside them is root's."""
+        below = path.removeprefix(f"{self.runtime}/")
+        return path == self.runtime or (below != path and ("/" in below or is_name(below)))
 
     def tool(self, program: str) -> str:
         """`program`, one of systemctl, journalctl and clusterd, as a person types it for an application of here."""

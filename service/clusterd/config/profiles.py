@@ -13,7 +13,7 @@ from typing import Any
 from clusterd.config.files import read_bounded
 from clusterd.config.names import NAME, is_name
 
-__all__ = ["FIXED", "NAME", "NONE", "beside", "choose", "chosen", "is_profile", "laid_over"]
+__all__ = ["FIXED", "NAME", "NONE", "beside", "choose", "chosen", "is_profile", "laid", "laid_over"]
 
 NONE = "none"
 """What stands for the file without a profile, and so can be no profile's name."""
@@ -36,11 +36,12 @@ def laid_over(table: Mapping[str, Any], profile: str) -> dict[str, Any]:
     over = every.get(profile) if isinstance(every, dict) else None
     if not isinstance(over, dict):
         return plain
-    for key, value in over.items():
-        below = plain.get(key)
-        if key not in FIXED:
-            plain[key] = _over(below, value, 2 if key == "task" else 1)
-    return plain
+    return laid(plain, {key: value for key, value in over.items() if key not in FIXED})
+
+
+def laid(table: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`table` with the keys of `over` in place: table by table, key by key."""
+    return {**table, **{key: _over(table.get(key), value, 2 if key == "task" else 1) for key, value in over.items()}}
 
 
 def _over(below: Any, value: Any, depth: int) -> Any:
@@ -58,9 +59,10 @@ def beside(file: str) -> str:
 def chosen(file: str) -> str:
     """The profile chosen for `file`, "" for none. Raises OSError, ValueError; the name is not checked."""
     try:
-        return read_bounded(beside(file), _MAX_CHOICE).decode().strip()
+        found = read_bounded(beside(file), _MAX_CHOICE).decode().strip()
     except FileNotFoundError:
         return ""
+    return "" if found == NONE else found  # written by hand: --profile none removes the file
 
 
 def choose(file: str, profile: str) -> None:

@@ -15,27 +15,38 @@ from clusterd.config.names import TASK, is_task
 from clusterd.config.places import SYSTEM, Place
 from clusterd.config.ports import first_unprivileged
 from clusterd.config.problem import Invalid, Problem
-from clusterd.config.profiles import FIXED, NAME, NONE, is_profile, laid_over
-from clusterd.config.settings import ANY, EACH, ENGINES, LATER, TABLE, TYPES, Http, Settings, Task, key_of, row_of
+from clusterd.config.profiles import FIXED, NAME, NONE, is_profile, laid, laid_over
+from clusterd.config.settings import ANY, EACH, ENGINES, LATER, TABLE, TOP, TYPES, Http, Settings, Task, key_of, row_of
 from clusterd.config.values import percent
 from clusterd.worker import abilities
 
 MAX_DESCRIPTORS = 1024
 """slots x TCP addresses + UNIX sockets: half of the service's FileDescriptorStoreMax=, see units/cluster@.service."""
+BELOW_ENV = "below [env], where it is a variable: a key belongs above all tables"
 MAX_PROFILES = 32
 MAX_TASKS = 64
 
 
-def read(name: str, file: str | None, table: Mapping[str, Any], place: Place = SYSTEM, profile: str = "") -> Settings:
+def read(
+    name: str,
+    file: str | None,
+    table: Mapping[str, Any],
+    place: Place = SYSTEM,
+    profile: str = "",
+    over: Mapping[str, Any] | None = None,
+) -> Settings:
     """The Settings of `table` with `profile` laid over it, "" being none. `file` is None where there is no file.
 
+    `over` is laid over both: what a command line says besides.
     Raises Invalid with all problems of the file and of each of its profiles: what is chosen tomorrow is checked today.
+    With `over`, of what is chosen now: options are of one run, and may complete a file.
     """
 
     def reading(merged: Mapping[str, Any]) -> _Reader:
         reader = _Reader(file or name)
         reader.table("", merged)
         reader.together()
+        reader.lasting(name, place)
         if place.user:
             reader.unprivileged()
             reader.values.setdefault("directory", f"{place.home.rstrip('/')}/{name}")
@@ -43,11 +54,16 @@ def read(name: str, file: str | None, table: Mapping[str, Any], place: Place = S
 
     plain = reading(laid_over(table, ""))
     whole = _Profiles(file or name, table, plain, reading)
-    if profile and profile not in whole.readers:
-        whole.missing(profile)
-    if plain.problems or whole.problems:
-        raise Invalid([*plain.problems, *whole.problems])
-    return (whole.readers[profile] if profile else plain).build(name, file, profile)
+    chosen = whole.readers.get(profile) if profile else plain
+    problems = [*plain.problems, *whole.problems]
+    if chosen is None:
+        problems.append(whole.missing(profile))
+    elif over:
+        chosen = reading(laid(laid_over(table, profile), over))
+        problems = chosen.problems
+    if chosen is None or problems:
+        raise Invalid(problems)
+    return chosen.build(name, file, profile)
 
 
 class _Profiles:
@@ -85,13 +101,12 @@ class _Profiles:
                     f"{key}.{fixed}", "a key that no profile has", "another key", hint if fixed != "profile" else ""
                 )
 
-    def missing(self, profile: str) -> None:
+    def missing(self, profile: str) -> Problem:
         near = difflib.get_close_matches(profile, self.readers, 1)
         known = ", ".join(sorted(self.readers))
         hint = f"did you mean '{near[0]}'?" if near else f"there are: {known}" if known else "it has none"
-        self.wrong(
-            "profile", f"'{profile}' chosen, which the file does not have", f"a profile of it, or '{NONE}'", hint
-        )
+        found = f"'{profile}' chosen, which the file does not have"
+        return Problem(self.file, "profile", found, f"a profile of it, or '{NONE}'", hint)
 
     def wrong(self, key: str, found: str, expected: str, hint: str = "") -> None:
         self.problems.append(Problem(self.file, key, found, expected, hint))
@@ -157,7 +172,9 @@ class _Reader:
         except Wrong as e:
             for each in e.parts or [e]:
                 found = each.found or (type_name(value) if kind.secret else show(value))
-                self.wrong(key + each.key, found, each.expected or kind.expected, each.hint)
+                name = each.key[1:]
+                hint = f"'{name}' stands {BELOW_ENV}" if key == "env" and name in TOP else each.hint
+                self.wrong(key + each.key, found, each.expected or kind.expected, hint)
 
     def unknown(self, prefix: str, name: str) -> None:
         table = prefix.partition(".")[0]
@@ -174,12 +191,14 @@ class _Reader:
     def together(self) -> None:
         """What only several keys together can get wrong."""
         values, bad = self.values, {p.key.split("[")[0] for p in self.problems}
-        if "app" in values and "command" in values:
+        sorts = {"app", "command"} & self.written.keys()
+        if len(sorts) == 2:
             self.wrong("command", "both 'app' and 'command'", "one of them", "an application is one or the other")
-        elif not {"app", "command"} & (values.keys() | bad):
-            self.wrong("app", "neither 'app' nor 'command'", "one of them", 'for example app = "hello:app"')
+        elif not sorts:
+            hint = self.below_env("app", "command") or 'for example app = "hello:app"'
+            self.wrong("app", "neither 'app' nor 'command'", "one of them", hint)
         else:
-            sort = "app" if "app" in values else "command"
+            (sort,) = sorts  # as written: what is wrong with its value makes no other key wrong
             for key in values:
                 if not key.startswith("task.") and TABLE[key].only not in ("both", sort):
                     self.only(key, sort)
@@ -187,7 +206,8 @@ class _Reader:
                 hint = "a task is a function of the application: for a program write a systemd.timer(5) of your own"
                 self.wrong(f"task.{self.tasks[0]}", "a task of a 'command'", "an 'app' for it", hint)
         if "listen" not in values.keys() | bad:
-            self.wrong("listen", "nothing", "an address", 'for example listen = "127.0.0.1:8000"')
+            hint = self.below_env("listen") or 'for example listen = "127.0.0.1:8000"'
+            self.wrong("listen", "nothing", "an address", hint)
         self.engine()
         self.tls()
         self.listening()
@@ -195,6 +215,11 @@ class _Reader:
         self.times()
         self.recycling()
         self.scheduled(bad)
+
+    def below_env(self, *keys: str) -> str:
+        """The hint for keys that are missing because they stand in [env]; "" where they do not."""
+        env = self.written.get("env")
+        return next((f"'{key}' stands {BELOW_ENV}" for key in keys if isinstance(env, dict) and key in env), "")
 
     def scheduled(self, bad: Collection[str]) -> None:
         for name in self.tasks:
@@ -253,6 +278,15 @@ class _Reader:
         if listen and not tcp and self.values.get("balance") == "hash":
             hint = "all workers share a UNIX socket, and the first that is free takes a connection"
             self.wrong("balance", '"hash" with UNIX sockets only', '"auto"', hint)
+
+    def lasting(self, name: str, place: Place) -> None:
+        """RuntimeDirectory= goes at each stop, and the socket unit would listen on where nobody connects any more."""
+        instead = f"{place.runtime.rpartition('/')[0]}/{name}.sock"
+        for address in self.values.get("listen", ()):
+            if address.kind == "unix" and place.owns(address.path):
+                hint = "directories there are removed with all that is in them when their application stops"
+                expected = f"a path that is not below '{place.runtime}'"
+                self.wrong("listen", f"'{address.path}'", expected, f'{hint}: "{instead}"')
 
     def sandbox(self) -> None:
         """What [sandbox] closes that the application is known to need."""

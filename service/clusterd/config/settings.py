@@ -177,7 +177,8 @@ class Tls:
     key: str | None = _row(
         kinds.PEM,
         "The certificate's private key, likewise. It may be readable by root alone: systemd reads it at a start, and "
-        "'systemctl reload' as root at a reload.",
+        "'clusterd reload' as root at a reload; 'systemctl reload' too, unless others than root may write the "
+        "environment-file.",
         None,
         default="none",
         only="app",
@@ -542,7 +543,7 @@ class Settings:
         'Where it takes connections. Each is a port ("8000": all addresses, IPv6 and IPv4), '
         '"127.0.0.1:8000", "[::1]:8001", the path of a UNIX socket, or { path = "/run/hello.sock", '
         'mode = "0660", user = "...", group = "www-data" }. No other file may have an address that '
-        "overlaps.",
+        "overlaps. A path in /run/clusterd/NAME is refused: what is there goes when the application stops.",
         (),
         default="none: it must be given",
         applies="socket restart",
@@ -652,6 +653,11 @@ def key_of(each: Field[Any]) -> str:
 
 TABLE: Mapping[str, Setting] = _rows(Settings)
 """Every setting by its key, in the order of the manual. Those of NAMED are one row; a task's have ANY for its name."""
+
+TOP: frozenset[str] = frozenset(
+    key for key, row in TABLE.items() if "." not in key and key not in ("env", "credentials")
+)
+"""Keys that stand above all tables."""
 
 NAMED: Mapping[str, str] = {"env": "a string", "credentials": "an absolute path"}
 """Tables whose keys are names: what each value is."""

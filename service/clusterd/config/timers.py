@@ -88,10 +88,18 @@ def calendar(text: str) -> str:
     if re.fullmatch(_CRON, text.strip()):
         raise ValueError('that is cron\'s grammar: systemd\'s has "Mon..Fri 04:00", "*-*-1 00:00", "hourly"')
     if re.fullmatch(r"[0-9.]+ *[a-z]+", text.strip()):
-        raise ValueError(f'that is a span of time: every = "{text.strip()}"')
+        raise ValueError(f"that is a span of time{_every(text.strip())}")
     if len(text) > MAX_CALENDAR or not re.fullmatch(_ALLOWED, text) or not _TIMES.search(text.lower()):
         raise ValueError('"Mon..Fri 04:00" for example; "systemd-analyze calendar" tells whether systemd takes it')
     return text.strip()
+
+
+def _every(text: str) -> str:
+    try:
+        duration(text)
+    except ValueError:
+        return ""
+    return f': every = "{text}"'
 
 
 def unit(app: str, task: str) -> str:

@@ -116,6 +116,13 @@ class WorkerHung:
 
 
 @dataclass(frozen=True)
+class WorkerDead:
+    """The process is dead; `WorkerGone`, which says how, follows as soon as whoever reaps it has."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
 class WorkerGone:
     """The process is dead, or could not be forked. `advice`: what the person may have done wrong, when it looks so."""
 
@@ -152,6 +159,7 @@ Event = (
     | WorkerFailed
     | WorkerSpent
     | WorkerHung
+    | WorkerDead
     | WorkerGone
     | WorkerUnborn
     | Passed

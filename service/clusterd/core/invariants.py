@@ -24,6 +24,7 @@ def check(c: Cluster) -> None:
         )
         _hold(not spare or w.phase is not Phase.SERVING, f"spare {w.id} serves")
         _hold(not w.accepting or w.phase in (Phase.SERVING, Phase.DRAINING), f"worker {w.id} accepts while {w.phase}")
+        _hold(not (w.dead and w.accepting), f"worker {w.id} is dead and accepts")
         _hold(
             w.phase is Phase.STARTING or w.ready_at is not None or w.phase is Phase.DRAINING,
             f"worker {w.id} never ready",

@@ -30,6 +30,7 @@ from clusterd.core.events import (
     StopAsked,
     TwinGone,
     TwinUp,
+    WorkerDead,
     WorkerDraining,
     WorkerFailed,
     WorkerGone,
@@ -108,7 +109,7 @@ def deadline(cluster: Cluster, now: float) -> float | None:
             elif cluster.occupant(seat) is None and f.until > now:
                 times.append(f.until)  # once past, the seat waits for its zygote, not for time
         r = cluster.rollout
-        if r is not None and r.stage is Stage.SOAKING:
+        if r is not None and r.stage is Stage.SOAKING and rollout.all_ready(cluster, r):
             times.append(r.since + cluster.generations[r.target].policy.soak)
         if r is not None and r.stage is Stage.RETURNING:
             times.append(rollout.return_limit(cluster, r))
@@ -156,6 +157,9 @@ def _take(d: Draft, event: Event) -> None:
         case WorkerHung(number):
             if (w := d.cluster.workers.get(number)) is not None:
                 _hung(d, w, event)
+        case WorkerDead(number):
+            if (w := d.cluster.workers.get(number)) is not None:
+                d.put(w, dead=True, accepting=False)
         case WorkerGone(number, reason, advice):
             if (w := d.cluster.workers.get(number)) is not None:
                 _worker_gone(d, w, reason, advice)
@@ -318,7 +322,7 @@ def _worker_gone(d: Draft, w: Worker, reason: str, advice: str) -> None:
 
 def _serving(d: Draft, w: Worker) -> None:
     serves = w.phase is Phase.SERVING
-    after = d.move(w, "serving", accepting=serves, until=None if serves else w.until)
+    after = d.move(w, "serving", accepting=serves and not w.dead, until=None if serves else w.until)
     r = d.cluster.rollout
     if after.accepting and not w.accepting and (r is None or w.generation != r.target):
         d.tell(What.WORKER_REPLACED, worker=w.id, slot=w.slot, generation=w.generation)

@@ -107,6 +107,7 @@ class Worker:
     reason: str = ""  # its own last words
     handed: bool = False  # it was a spare: its slot's sockets come with the order to serve
     spent: str = ""  # why another is to take its place; until that one accepts, it serves on
+    dead: bool = False  # how it died has still to be told: who reaps it is late
 
     @property
     def place(self) -> str:

@@ -64,14 +64,17 @@ def prepare(d: Draft) -> None:
     if r.upto <= r.moved < span:
         cold = next(d.cluster.accepting(), None) is None
         r = d.roll(r, upto=span if surge is None or cold else min(span, r.moved + surge))
-    if _all_ready(d, r):
+    if all_ready(d.cluster, r):
         d.roll(r, "batch ready")
 
 
 def soak(d: Draft) -> None:
-    """Ready for long enough: commit. A try ends here; where nobody serves, nobody is made to wait."""
+    """Ready for long enough: commit. A try ends here; where nobody serves, nobody is made to wait.
+
+    A worker that is known to be dead, and not yet of what, is a failure that has still to be told.
+    """
     r = d.cluster.rollout
-    if r is None or r.failure or r.stage is not Stage.SOAKING:
+    if r is None or r.failure or r.stage is not Stage.SOAKING or not all_ready(d.cluster, r):
         return
     policy = d.cluster.generations[r.target].policy
     waits = r.kind is not Kind.START and next(d.cluster.accepting(), None) is not None
@@ -84,11 +87,12 @@ def soak(d: Draft) -> None:
     d.tell(What.COMMITTED, generation=r.target, number=r.number)
 
 
-def _all_ready(d: Draft, r: Rollout) -> bool:
-    """Who serves there already was moved by an earlier rollback to the same generation, which another change ended."""
+def all_ready(c: Cluster, r: Rollout) -> bool:
+    """Whether everybody of the batch lives and is ready. Who serves there already was moved by an earlier rollback to
+    the same generation, which another change ended."""
     return all(
-        (w := d.cluster.filled(seat, r.target)) is not None and (w.phase is Phase.READY or w.accepting)
-        for seat in range(r.moved, min(r.upto, d.cluster.seats_of(r)))
+        (w := c.filled(seat, r.target)) is not None and not w.dead and (w.phase is Phase.READY or w.accepting)
+        for seat in range(r.moved, min(r.upto, c.seats_of(r)))
     )
 
 

@@ -169,7 +169,8 @@ def spares(d: Draft) -> None:
 
 
 def _spare(d: Draft, generation: int) -> Worker | None:
-    ready = (w for w in d.cluster.workers.values() if w.seat <= SPARE and w.phase is Phase.READY and not w.killed)
+    workers = d.cluster.workers.values()
+    ready = (w for w in workers if w.seat <= SPARE and w.phase is Phase.READY and not (w.killed or w.dead))
     return next((w for w in ready if w.generation == generation), None)
 
 
@@ -209,7 +210,7 @@ def _fork(d: Draft, seat: int, generation: int) -> None:
 def serve(d: Draft) -> None:
     """Whoever is ready and wanted serves."""
     for w in d.cluster.workers.values():
-        if w.phase is Phase.READY and not w.killed and d.cluster.wanted(w.seat) == w.generation:
+        if w.phase is Phase.READY and not (w.killed or w.dead) and d.cluster.wanted(w.seat) == w.generation:
             d.move(w, "serve", until=d.now + d.cluster.generations[w.generation].policy.ready_timeout)
             d.act(Serve(w.id, w.slot if w.handed else None))
 

@@ -20,6 +20,8 @@ SKIPPED = {"tests", "test", "docs", "venv", "env", "node_modules", "build", "dis
 # in a Procfile or a start script: gunicorn [options] module:attribute
 _SERVED = re.compile(r"\b(?:gunicorn|uvicorn|hypercorn|granian|waitress-serve|daphne)\b[^\n;&|]*?"
                      r"\s(?P<app>[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(?:\(\))?)")  # fmt: skip
+_FLAGS = ("--preload", "--reload", "--daemon", "-D", "--capture-output", "--reuse-port", "--no-sendfile", "-R")
+"""Options of gunicorn after which no value of theirs comes."""
 _REFERENCE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*(\(\))?")
 _FLASK_APP = re.compile(r"^FLASK_APP=[\"']?([\w.]+?)(?:\.py)?(?::([\w.()]+))?[\"']?$", re.MULTILINE)
 _USUAL = ("app", "application", "asgi", "wsgi", "main")
@@ -94,10 +96,10 @@ def _all(directory: Path) -> Iterator[Candidate]:
 def _declared(directory: Path) -> Iterator[tuple[str, str, int]]:
     """What files that others go by say: the Procfile, gunicorn's configuration, pyproject.toml, Flask's."""
     for line in text(directory / "Procfile").splitlines():
-        if line.startswith("web:") and (match := _SERVED.search(line)):
-            yield match["app"], "Procfile", 0
-    if app := source.strings(directory / "gunicorn.conf.py").get("wsgi_app"):
-        yield app, "gunicorn.conf.py", 0
+        if line.startswith("web:") and (app := _served(line)):
+            yield app, "Procfile", 0
+    if named := source.strings(directory / "gunicorn.conf.py").get("wsgi_app"):
+        yield _whole(named), "gunicorn.conf.py", 0
     entry = _table(directory / "pyproject.toml", "tool", "fastapi").get("entrypoint")
     if isinstance(entry, str) and _REFERENCE.fullmatch(entry):
         yield entry, "pyproject.toml, [tool.fastapi]", 0
@@ -105,6 +107,22 @@ def _declared(directory: Path) -> Iterator[tuple[str, str, int]]:
         match = _FLASK_APP.search(text(directory / name))
         if match and match[2]:
             yield f"{match[1]}:{match[2]}", f"{name}, FLASK_APP", 0
+
+
+def _served(line: str) -> str:
+    """The application of a server's command line, "" where there is none; gunicorn's may leave out the object."""
+    if match := _SERVED.search(line):
+        return match["app"]
+    words = re.split(r"[;&|]", line.partition("gunicorn ")[2])[0].split()
+    for before, word in zip(["", *words], words, strict=False):
+        takes_it = re.fullmatch(r"--[^=]+|-[a-zA-Z]", before) and before not in _FLAGS
+        if not takes_it and re.fullmatch(r"[A-Za-z_][\w.]*", word):
+            return _whole(word)
+    return ""
+
+
+def _whole(app: str) -> str:
+    return app if ":" in app else f"{app}:application"  # as gunicorn has it
 
 
 def _django(directory: Path, known: dict[str, Candidate]) -> Iterator[Candidate]:
@@ -199,7 +217,7 @@ def _file(directory: Path, module: str) -> Path | None:
 def _table(path: Path, *keys: str) -> dict[str, Any]:
     try:
         at: Any = tomllib.loads(text(path))
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # a plain ValueError is one of a number with thousands of digits
         return {}
     for key in keys:
         at = at.get(key, {}) if isinstance(at, dict) else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import signal
 import socket
@@ -15,7 +16,7 @@ from clusterd.core.model import Boot, Kind
 from clusterd.master.bus import Bus
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
-from clusterd.master.program import start_helper
+from clusterd.master.program import failure, start_helper
 from clusterd.master.releases import Release
 from clusterd.shell import messages, pidfd, poll
 from clusterd.worker.frames import encode
@@ -25,7 +26,9 @@ LINK, PID = "bridge.bus", "bridge.pidfd"
 FIRST, GROWTH, LONGEST = 0.5, 2.0, 30.0
 """Seconds until it is started again: with the next death in a row after a longer time."""
 PATIENCE = 10.0
-"""Seconds in which a bridge says what it holds, to a new master."""
+"""Seconds in which a bridge says what it holds, to a new master, or where there was none before."""
+LEASE, SAFE = 30.0, 20.0
+"""Seconds of a lease since it was renewed, and until it is of no use here since it was asked for: the bridge's."""
 FAREWELL = 2.0
 """Seconds it has at the service's end to pass on what was said last."""
 
@@ -51,7 +54,10 @@ class Bridging:
         """None: nothing is known of it."""
         self._wants_lease: bool | None = None
         """As the bridge was told."""
-        self._patient = time.monotonic() + PATIENCE
+        self._since = -math.inf
+        """When it was told again, after it had been told to give up what it held: what it found before is void."""
+        self._patient = 0.0
+        self._was_wanted = False
         self._looked = 0.0
         self._runs: tuple[str, str | None] | None = None
         """The place, and the URL where that is a variable's, of the one that runs; of an adopted one as it says."""
@@ -60,6 +66,10 @@ class Bridging:
         self._closed = False
         """It was told to leave."""
         self._ending: float | None = None
+        self._pid: int | None = None
+        """Of an adopted one: it is the keeper's child, who knows how it ended."""
+        self._dead_since: float | None = None
+        """Its cause is waited for."""
 
     @property
     def ending(self) -> bool:
@@ -71,28 +81,37 @@ class Bridging:
         if self._ending is not None:
             return
         wanted = self._wanted()
+        if wanted is not None and not self._was_wanted:
+            self._patient = self._looked + PATIENCE
+        self._was_wanted = wanted is not None
         if PID in self.context.keeping.fds:
             if (wants := self._may_run_tasks()) != self._wants_lease:
-                self._wants_lease = wants
                 if not wants:
                     self.lease = None
+                elif self._wants_lease is False:
+                    self.lease, self._since = None, self._looked
+                self._wants_lease = wants
                 self.bus.tell_bridge({"event": "lease", "wanted": wants})
             if self._runs is not None and self._runs != wanted and not self._closed:
                 self._close()  # it ends by itself, and then the next begins
-        elif wanted is None:
-            self._due = self.state = self.lease = None
-        elif self._due is None or time.monotonic() >= self._due:
-            self._start(wanted)
+        if PID not in self.context.keeping.fds:
+            if wanted is None:
+                self._due = self.state = self.lease = None
+            elif self._due is None or time.monotonic() >= self._due:
+                self._start(wanted)
 
     def deadline(self) -> float | None:
         if self._ending is not None:
             return self._ending
         times = [self._due] if PID not in self.context.keeping.fds else []
+        times += [self._dead_since + pidfd.STATUS_GRACE] if self._dead_since is not None else []
         if self._may_run_tasks() and self._wanted() is not None:
             times.append(self.lease.until if self.lease is not None else self._patient)
         return min((time for time in times if time is not None and time > self._looked), default=None)
 
     def tick(self) -> None:
+        if self._dead_since is not None:
+            self.on_gone()
         if self._ending is not None and time.monotonic() >= self._ending:
             pidfd.send(self.context.keeping.fds[PID], signal.SIGKILL)
             self._ending = time.monotonic() + FAREWELL
@@ -104,6 +123,7 @@ class Bridging:
             self.context.keeping.drop(LINK)
             return
         self.context.poll.register(fds[PID], poll.READ, ("bridge.pidfd", 0))
+        self._pid = pidfd.pid_of(fds[PID])
         if LINK in fds:
             self.bus.join(BRIDGE, fds[LINK], LINK, adopted=True)
         else:
@@ -111,17 +131,22 @@ class Bridging:
 
     def on_gone(self) -> None:
         """It is dead."""
-        fd = self.context.keeping.fds.get(PID)
-        if fd is None:
+        keeping = self.context.keeping
+        fd = keeping.fds.get(PID)
+        if fd is None or pidfd.alive(fd):
             return
         self._wants_lease = None
-        reason = pidfd.describe(pidfd.status(fd))
         self.bus.last_words(BRIDGE)
         self.bus.leave(BRIDGE)
-        self.context.leaving.add(fd)
         self.context.poll.unregister(fd)
-        self.context.keeping.drop(PID, LINK)
-        self._runs = self._ending = None
+        status = keeping.status_of(fd, self._pid)
+        self._dead_since = self._dead_since or time.monotonic()
+        if status is None and not self._closed and keeping.may_tell(self._pid, self._dead_since):
+            return
+        reason = pidfd.describe(status)
+        self.context.leaving.add(fd)
+        keeping.drop(PID, LINK)
+        self._runs = self._ending = self._pid = self._dead_since = None
         closed, self._closed = self._closed, False
         if not closed:
             self.state = None
@@ -130,7 +155,9 @@ class Bridging:
     def on_state(self, state: dict[str, Any]) -> None:
         """{"place", "name", "problem"}: it has joined the others, or cannot. {"held", "host", "until"}: a lease."""
         if state.get("op") == "lease":
-            self.lease = Lease(bool(state.get("held")), str(state.get("host")), float(state.get("until", 0.0)))
+            lease = Lease(bool(state.get("held")), str(state.get("host")), float(state.get("until", 0.0)))
+            if lease.until - SAFE >= self._since:
+                self.lease = lease
             return
         before, self.state = self.state, state
         if self._runs is None:
@@ -168,12 +195,17 @@ class Bridging:
         """Whether it is known which other host they run on."""
         return self.lease is not None and not self.lease.held and time.monotonic() < self.lease.until
 
+    def renewed(self, since: float) -> bool:
+        """Whether another host has renewed its lease since then: it was found held when one from before was over."""
+        lease = self.lease
+        return lease is not None and self.another() and lease.until - SAFE >= since + LEASE
+
     def lost(self) -> str:
         """Why a run must not go on: another host may run it by now. "" while that cannot be."""
         if self._wanted() is None or self.elsewhere() is None:
             return ""
         if self.lease is None and time.monotonic() < self._patient:
-            return ""  # another master's bridge has not said yet what it holds
+            return ""  # another master's bridge, or a new one, has not said yet what it holds
         return "another host may run it by now: this one has lost the lease of the bus"
 
     def end(self) -> None:
@@ -215,7 +247,7 @@ class Bridging:
         try:
             link, fd = start_helper("bridge")
         except OSError as e:
-            self._failed(f"the bridge cannot be started: {e.strerror} '{e.filename}'")
+            self._failed(f"the bridge cannot be started: {failure(e)}")
             return
         keeping = self.context.keeping
         keeping.keep(LINK, link)
@@ -239,6 +271,8 @@ class Bridging:
             with contextlib.suppress(OSError):
                 link.sock.shutdown(socket.SHUT_RDWR)  # the keeper has a copy too: closing would tell nobody
             self.bus.leave(BRIDGE)
+        if self._dead_since is not None:
+            self.on_gone()  # nobody need be told how it died
 
     def _failed(self, why: str) -> None:
         self._due = time.monotonic() + self._delay * random.uniform(0.9, 1.1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from clusterd.shell import messages, poll
 from clusterd.shell.control import Call
 from clusterd.shell.values import Values
 from clusterd.worker import topics
-from clusterd.worker.frames import PASSED, Frames, encode, parse, text
+from clusterd.worker.frames import PASSED, Frames, compact, encode, text
 from clusterd.worker.wire import WireError
 
 VALUES = "values"
@@ -30,6 +31,8 @@ PIECE = 1 << 16
 """Bytes read of one worker a turn; bytes written to one at once, where messages are small."""
 BUDGET = 1 << 20
 """Bytes written to one worker a turn."""
+WORKER = re.compile("[0-9]{1,16}")
+"""The number of a worker, as text."""
 ROOM = 3 << 20
 """Bytes that may wait for a client that listens: below what the control socket lets wait for anybody."""
 
@@ -110,8 +113,8 @@ class Bus:
         if worker not in self.links:
             return
         self._write(worker)
-        link = self.links.get(worker)
-        if link is None or not (reading or self._hears(worker)):
+        link = self.links[worker]
+        if not (reading or self._hears(worker)):
             return
         try:
             data = link.sock.recv(PIECE)
@@ -184,16 +187,19 @@ class Bus:
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:
-            self.leave(worker)
-            return
+            # It does not read any more. It may have said something before, and is gone when that has been read.
+            link.out = memoryview(b"")
+            self.router.members[worker].queue.close()
         reads = poll.READ if self._hears(worker) else 0
         self.context.poll.modify(link.sock.fileno(), reads | (poll.WRITE if link.out or budget <= 0 else 0))
 
     def _fill(self, worker: int, link: Link) -> bool:
         """The next messages, small ones together; False when nothing waits."""
         found: list[bytes] = []
-        while sum(map(len, found)) < PIECE and (frame := self.router.next(worker)) is not None:
+        size = 0
+        while size < PIECE and (frame := self.router.next(worker)) is not None:
             found.append(frame)
+            size += len(frame)
         link.out = memoryview(found[0] if len(found) == 1 else b"".join(found))
         return bool(found)
 
@@ -227,20 +233,20 @@ class Bus:
     def send(self, call: Call) -> None:
         """Send(topic, data, worker): docs/architecture.md."""
         topic, data, worker = (call.parameters.get(key) for key in ("topic", "data", "worker"))
-        compact = _compact(data)
+        carried = compact(data) if isinstance(data, str) else None
         for key, right in (
             ("topic", topics.wrong(topic) is None),
-            ("data", compact is not None),
-            ("worker", worker is None or (worker.isascii() and worker.isdigit())),
+            ("data", carried is not None),
+            ("worker", worker is None or WORKER.fullmatch(worker)),
         ):
             if not right:
                 call.error("org.varlink.service.InvalidParameter", parameter=key)
                 return
-        assert compact is not None and isinstance(topic, str)
+        assert carried is not None and isinstance(topic, str)
         to = int(worker) if worker is not None else None
-        heard = self.router.outside(topic, compact, to)
+        heard = self.router.outside(topic, carried, to)
         self._pass_on()
-        self._tell(topic, {"topic": topic, "data": compact, "from": None, **({} if to is None else {"to": to})})
+        self._tell(topic, {"topic": topic, "data": carried, "from": None, **({} if to is None else {"to": to})})
         call.reply(heard=heard)
 
     def listen(self, call: Call) -> None:
@@ -273,14 +279,6 @@ class Bus:
 
 def _who(member: int) -> str:
     return "the bridge" if member == BRIDGE else f"worker {member}"
-
-
-def _compact(data: object) -> str | None:
-    """JSON as it is passed on; None: it is not JSON."""
-    try:
-        return text(parse(data)) if isinstance(data, str) else None
-    except ValueError:
-        return None
 
 
 def pair() -> tuple[int, socket.socket]:

@@ -22,7 +22,7 @@ from clusterd import keeper
 from clusterd.config.difference import from_json, to_json
 from clusterd.config.environment import EnvironmentFileError, read_environment
 from clusterd.config.names import NAME, is_name
-from clusterd.config.places import SYSTEM, Place, of_user
+from clusterd.config.places import MAX_RUNTIME, SYSTEM, Place, of_user
 from clusterd.config.settings import Settings
 from clusterd.master import rehearsal
 from clusterd.master.context import Context, Key
@@ -172,7 +172,10 @@ def _temporary(name: str) -> Path:
     places = [os.environ.get("TMPDIR", ""), "/tmp", "/var/tmp", "/dev/shm"]
     for place in filter(None, places):
         with contextlib.suppress(OSError):
-            return Path(tempfile.mkdtemp(prefix=f"clusterd-{name}-", dir=place))
+            made = Path(tempfile.mkdtemp(prefix=f"clusterd-{name}-", dir=place))
+            if len(os.fsencode(made)) <= MAX_RUNTIME:
+                return made
+            made.rmdir()
     raise OSError(
         "no directory for the control socket: neither TMPDIR nor /tmp, /var/tmp or /dev/shm can be written: "
         "mount a tmpfs at /tmp, or name one with --runtime"

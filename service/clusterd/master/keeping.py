@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from clusterd.shell import pidfd
 from clusterd.shell.memory import State
 from clusterd.shell.poll import Poll
 from clusterd.shell.watched import Watched
-from clusterd.worker.wire import PROTOCOL, Wire, WireError
+from clusterd.worker.wire import PROTOCOL, Message, Wire, WireError
 
 
 class Keeping:
@@ -29,11 +30,15 @@ class Keeping:
         self.poll = poll
         self.wire: Wire = Watched(sock, poll)
         self.fds: dict[str, int] = {}
+        self.lost = False
+        """The keeper is dead, and there is no other yet."""
         self.starts = 0
         self.keeper = os.getppid()
         """The keeper's pid."""
         self.protocol = PROTOCOL
         """Which the keeper speaks: it may be older than we are."""
+        self.reaps = True
+        """Whether the keeper is told when somebody dies who is no child of ours: not one that we have started."""
         self.reaped: dict[int, int] = {}
         """Wait statuses of processes that were orphaned and reaped by the keeper, by pid."""
         self._receive_store()
@@ -55,6 +60,8 @@ class Keeping:
                     self.starts = int(message["start"])
                     self.protocol = int(message.get("protocol", 1))
                     self.reaped.update({int(pid): int(status) for pid, status in message.get("reaped", [])})
+                else:
+                    self._note_reaped(message)
         self.wire.sock.setblocking(False)
 
     def keep(self, name: str, fd: int) -> None:
@@ -108,7 +115,7 @@ class Keeping:
         pid, fd, wire = start_successor(
             program("keeper"), launch, self.fds, app=app, foreground=False, start=self.starts
         )
-        self.keeper, self.protocol = pid, PROTOCOL
+        self.keeper, self.protocol, self.lost, self.reaps = pid, PROTOCOL, False, False
         os.close(fd)
         self.wire.close()
         self.wire = Watched(wire.sock, self.poll)
@@ -121,14 +128,27 @@ class Keeping:
 
     def receive(self) -> None:
         """Take in what the keeper says. Raises WireError when it is gone."""
-        self.wire.flush()
-        for message, fds in self.wire.receive():
+        for message, fds in self.wire.exchange():
             for fd in fds:
                 os.close(fd)
-            if message.get("event") == "reaped":
-                self.reaped[int(message["pid"])] = int(message["status"])
-                while len(self.reaped) > 1000:  # orphans nobody asks for
-                    del self.reaped[next(iter(self.reaped))]
+            self._note_reaped(message)
+
+    def _note_reaped(self, message: Message) -> None:
+        if message.get("event") == "reaped":
+            self.reaped[int(message["pid"])] = int(message["status"])
+            while len(self.reaped) > 1000:  # orphans nobody asks for
+                del self.reaped[next(iter(self.reaped))]
+
+    def status_of(self, fd: int, pid: int | None) -> int | None:
+        """The wait status of the dead process `fd`, if we have reaped it, or the kernel or the keeper tells it."""
+        status = pidfd.status(fd)
+        if status is None and pid is not None:
+            status = self.reaped.pop(pid, None)
+        return status
+
+    def may_tell(self, pid: int | None, dead_since: float) -> bool:
+        """Whether the keeper, who reaps what is no child of ours, may yet say the status of `pid`."""
+        return pid is not None and self.reaps and not self.lost and time.monotonic() < dead_since + pidfd.STATUS_GRACE
 
     def alive(self, name: str) -> bool:
         return name in self.fds and pidfd.alive(self.fds[name])

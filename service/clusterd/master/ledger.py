@@ -52,9 +52,12 @@ class Ledger:
     cluster: Cluster = field(default_factory=Cluster)
     releases: dict[int, Release] = field(default_factory=dict)
     receipts: dict[int, Receipt] = field(default_factory=dict)
+    """By number, the last to end last."""
     tasks: Tasks = field(default_factory=Tasks)
     ends: dict[int, Ends] = field(default_factory=dict)
     """By slot."""
+    pids: dict[int, int] = field(default_factory=dict)
+    """Of workers and runs, by number: the descriptor of a process that has been reaped does not tell."""
     keeper: int = PROTOCOL
     """Which protocol the keeper speaks."""
 
@@ -82,17 +85,25 @@ class Ledger:
 
     @property
     def last_receipt(self) -> Receipt | None:
-        return self.receipts[max(self.receipts)] if self.receipts else None
+        return next(reversed(self.receipts.values()), None)
 
     def add(self, receipt: Receipt) -> None:
+        """It is the last from now on, whatever its number: what began before it may end after it, or end anew."""
+        self.receipts.pop(receipt.number, None)
         self.receipts[receipt.number] = receipt
         while len(self.receipts) > RECEIPTS:
-            del self.receipts[min(self.receipts)]
+            del self.receipts[next(iter(self.receipts))]
 
     def ended(self, slot: int, how: str, when: float) -> None:
         """A worker of `slot` has ended by itself, or had to be ended."""
         if slot in self.ends or len(self.ends) < SLOTS:
             self.ends[slot] = Ends(self.ends[slot].count + 1 if slot in self.ends else 1, how, when)
+
+    def note_pid(self, number: int, pid: int | None) -> int | None:
+        """The pid of a worker or run; where that cannot be known any more (None), as it was noted."""
+        if pid is not None:
+            self.pids[number] = pid
+        return self.pids.get(number)
 
     def to_json(self) -> dict[str, Any]:
         """Holds secrets: for the memfd alone."""
@@ -104,6 +115,7 @@ class Ledger:
             "receipts": [asdict(r) for r in self.receipts.values()],
             "environment": self.environment,
             "tasks": tasks.to_json(self.tasks),
+            "pids": {str(number): pid for number, pid in self.pids.items()},
             "ends": {str(slot): asdict(ends) for slot, ends in self.ends.items()},
         }
 
@@ -121,5 +133,6 @@ class Ledger:
             releases={int(k): Release.from_json(v) for k, v in saved["releases"].items()},
             receipts={r["number"]: Receipt(**r) for r in saved["receipts"]},
             tasks=tasks.from_json(saved["tasks"]) if "tasks" in saved else Tasks(),  # an older release has none
+            pids={int(number): int(pid) for number, pid in saved.get("pids", {}).items()},
             ends={int(slot): Ends(**ends) for slot, ends in saved.get("ends", {}).items()},
         )

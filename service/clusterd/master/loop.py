@@ -111,6 +111,10 @@ class Master:
         self._stepped = 0.0
         self._lasting = False
         """Whether systemd waits for a start, a reload or a stop."""
+        self._no_keeper = ""
+        """Why there is none, as it was told."""
+        self._followed = -HEARTBEAT
+        """When another was last started."""
         self._stirred = False
         """Whether anything has happened since the last sign of life."""
 
@@ -136,10 +140,12 @@ class Master:
             self.upgrading.tick()
             self.tasks.tick()
             self.bridging.tick()
+            self.ushering.tick()
             self.requests.expire()
             self.context.leaving.reap()
             self._beat()
             self.advance()
+            self.upgrading.advance()  # here alone, where nothing that was read waits to be dealt with
         return self._end(self.performer.exit_status)
 
     # beginning and end
@@ -175,6 +181,8 @@ class Master:
         self.context.events.append(Adopted())
         self.workers.adopt()
         self.tasks.adopt()
+        known = self.workers.bodies.keys() | self.tasks.bodies.keys()
+        self.ledger.pids = {number: pid for number, pid in self.ledger.pids.items() if number in known}
         self.bridging.adopt()
         self.ushering.adopt()
         self.context.journal.record(
@@ -228,7 +236,6 @@ class Master:
         self.telling.status()
         self.requests.progress()
         self.scaling.advance()
-        self.upgrading.advance()
         lasts = self.ledger.cluster.stopping or self.ledger.cluster.changing
         if lasts and not self._lasting:
             # At once: what systemd grants may be over before the next sign of life.
@@ -276,6 +283,7 @@ class Master:
     def _deadline(self) -> float | None:
         times = [self._beat_due, self._core_due, self.workers.deadline(), self.requests.deadline()]
         times += [self.hanging.deadline(), self.upgrading.deadline(), self.tasks.deadline(), self.bridging.deadline()]
+        times.append(self.ushering.deadline())
         return min(t for t in times if t is not None)
 
     def _beat(self) -> None:
@@ -288,6 +296,8 @@ class Master:
                 self.context.notifier.extend(LONGER)
             self.context.cgroups.sweep()
             self.recycling.look()
+            if self.context.keeping.lost and not self.context.foreground:
+                self._new_keeper()
             if self._stirred:
                 # Python keeps freed tuples of every length for the next, by the thousand, until a full collection.
                 gc.collect()
@@ -356,20 +366,24 @@ class Master:
             self.context.keeping.receive()
         except WireError:
             self.context.poll.unregister(self.context.keeping.wire.fileno())
+            self.context.keeping.lost = True
             if self.context.foreground:
                 self.context.events.append(StopAsked())  # whoever waited for `clusterd run` is gone
-            else:
+            elif time.monotonic() - self._followed >= HEARTBEAT:
                 self._new_keeper()
 
     def _new_keeper(self) -> None:
+        """Tried again with each sign of life until there is one that stays: nobody else would follow this master."""
+        self._followed = time.monotonic()
         try:
             pid = self.context.keeping.succeed(self.launch, self.context.name)
         except (OSError, WireError) as e:
-            self.context.journal.record(
-                messages.KEEPER_LOST,
-                f"the keeper died and another cannot be started: {e}",
-            )
+            if str(e) != self._no_keeper:
+                self._no_keeper = str(e)
+                text = f"the keeper died and another cannot be started: {e}; trying again every {HEARTBEAT:g} s"
+                self.context.journal.record(messages.KEEPER_LOST, text)
             return
+        self._no_keeper = ""
         self.ledger.keeper = self.context.keeping.protocol
         child = os.pidfd_open(pid)
         self.context.leaving.add(child)

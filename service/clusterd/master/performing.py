@@ -33,6 +33,7 @@ from clusterd.core.model import Kind
 from clusterd.master import sockets
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
+from clusterd.master.program import failure
 from clusterd.master.releases import Source
 from clusterd.master.requests import Requests
 from clusterd.master.telling import Telling
@@ -133,7 +134,9 @@ class Performer:
             if refusal:
                 self.context.events.append(ZygoteGone(generation, refusal))
                 return
-            release.resolve()
+            # What has been up comes from where it was, wherever a link leads now, while that is there.
+            if again or not os.path.isdir(release.directory):
+                release.resolve()
             self.context.keeping.save(self.ledger.to_json())  # a successor must know which directory was meant
             self.workers.zygotes.boot(generation, release)
         except Invalid as e:
@@ -141,8 +144,7 @@ class Performer:
         except EnvironmentFileError as e:
             self.context.events.append(ZygoteGone(generation, str(e)))
         except OSError as e:
-            where = f" '{e.filename}'" if e.filename else ""
-            self.context.events.append(ZygoteGone(generation, f"the zygote cannot be started: {e.strerror}{where}"))
+            self.context.events.append(ZygoteGone(generation, f"the zygote cannot be started: {failure(e)}"))
 
     def _steer(self, slots: tuple[int, ...]) -> None:
         settings = self.ledger.running

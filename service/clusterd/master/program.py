@@ -25,6 +25,11 @@ def start_helper(name: str) -> tuple[int, int]:
         return ours.detach(), fd
 
 
+def failure(e: OSError) -> str:
+    """Why a process could not be started, and what file that is about, where it is about one."""
+    return f"{e.strerror} '{e.filename}'" if e.filename else f"{e.strerror}"
+
+
 def environment() -> dict[str, str]:
     """For our own helper processes: what systemd told us of itself stays with us."""
     return {k: v for k, v in os.environ.items() if not k.startswith(("LISTEN_", "WATCHDOG_"))}

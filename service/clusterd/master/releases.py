@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clusterd.config.difference import from_json, to_json
-from clusterd.config.load import load_among
+from clusterd.config.load import load, load_among
 from clusterd.config.places import SYSTEM, Place
 from clusterd.config.settings import Settings
 from clusterd.core.model import Policy
@@ -123,7 +123,7 @@ class Release:
 class Source:
     """Where settings come from: the file as it is when asked, or for `clusterd run APP` what was given once.
 
-    `options` are the fields of `given` that were given beside a file, and win over it.
+    `options` are the keys of `given` that were given beside a file, and win over it: "workers", "tls.key"; or "name".
     """
 
     def __init__(
@@ -138,11 +138,29 @@ class Source:
         """Raises Invalid. `profile` None: the chosen one, or that of `clusterd run`."""
         if profile is None and self.given is not None:
             profile = self.given.profile
-        if self.file is not None:
-            settings = load_among(self.file, place=self.place, profile=profile)
-            return replace(settings, **{option: getattr(self.given, option) for option in self.options})
-        assert self.given is not None, "without a file there are settings from the start"
-        return self.given
+        if self.file is None:
+            assert self.given is not None, "without a file there are settings from the start"
+            return self.given
+        if self.given is None:
+            return load_among(self.file, place=self.place, profile=profile)
+        # nobody runs the file's neighbours in the foreground: whether an address is taken is the kernel's to say
+        settings = load(self.file, self.place, profile, self.over(self.given))
+        return replace(settings, name=self.given.name) if "name" in self.options else settings
+
+    def over(self, given: Settings) -> dict[str, Any]:
+        """The options as keys of the file."""
+        found: dict[str, Any] = {}
+        for option in self.options:
+            if option.startswith("tls"):
+                tls = {"certificate": given.tls.certificate, "key": given.tls.key}
+                # "tls", as a clusterd before this one has written it down, is both
+                of_option = {key: value for key, value in tls.items() if f"tls.{key}".startswith(option)}
+                found["tls"] = {**found.get("tls", {}), **of_option}
+            elif option == "listen":
+                found["listen"] = [address.text() for address in given.listen]
+            elif option != "name":
+                found[option] = getattr(given, option)
+        return found
 
 
 def policy(settings: Settings | None, slots: int) -> Policy:

@@ -163,9 +163,8 @@ class Requests:
             handed = dict(tls) if tls and tls.keys() == set(certificates.PARTS) else None
             contents = handed or certificates.read(settings, self.ledger.certified)
         except Invalid as e:
-            self._refuse(
-                call, "Invalid", "; ".join(str(p) for p in e.problems), problems=[asdict(p) for p in e.problems]
-            )
+            problems = [asdict(p) for p in e.problems]
+            self._refuse(call, kind, "Invalid", "; ".join(str(p) for p in e.problems), problems=problems)
             return
         running = self.ledger.running
         fixed = needing(difference(running, settings, self.context.place)) if running is not None else []
@@ -173,7 +172,7 @@ class Requests:
             command = how(settings.name, fixed, self.context.place)
             text = ", ".join(c.text for c in fixed) + f": not changed by a reload; run '{command}'"
             keys = [{"key": c.key, "applies": c.applies, "text": c.text} for c in fixed]
-            self._refuse(call, "RestartNeeded", text, keys=keys)
+            self._refuse(call, kind, "RestartNeeded", text, keys=keys)
             return
         given = dict(self.ledger.in_force)
         if environment:
@@ -187,7 +186,7 @@ class Requests:
             except (OSError, EnvironmentFileError) as e:
                 why = e.strerror if isinstance(e, OSError) else e
                 reason = f"environment-file: '{settings.environment_file}': {why}, expected a readable file"
-                self._refuse(call, "Refused", reason, reason=reason, detail="")
+                self._refuse(call, kind, "Refused", reason, reason=reason, detail="")
                 return
         if kind is Kind.RELOAD and self.ledger.running is None:
             self.ledger.environment = given
@@ -210,10 +209,11 @@ class Requests:
         self.context.events.append(Asked(kind, policy(settings, self.context.slots.total)))
         self.advance()
 
-    def _refuse(self, call: Call | None, error: str, text: str, **parameters: Any) -> None:
+    def _refuse(self, call: Call | None, kind: Kind, error: str, text: str, **parameters: Any) -> None:
         self.context.journal.record(messages.CONFIGURATION_REFUSED, f"refused, nothing changed: {text}")
-        self.telling.note = f"reload refused: {text}"
-        self.telling.status()
+        if kind is not Kind.TRY:
+            self.telling.note = f"{kind} refused: {text}"
+            self.telling.status()
         if call is not None:
             call.error(error, **parameters)
 
@@ -239,7 +239,11 @@ class Requests:
         if finish.outcome is Outcome.DONE:
             call.reply(**{"report" if finish.kind is Kind.TRY else "receipt": asdict(receipt)})
         elif finish.outcome is Outcome.SUPERSEDED:
-            call.error("Superseded", number=self.ledger.cluster.next_rollout - 1)
+            other = self.ledger.cluster.rollout
+            if other is not None and other.number > finish.number:
+                call.error("Superseded", number=other.number)
+            else:  # a try, by the return of what serves, whose number is the one of its reload
+                call.error("Refused", reason=finish.reason, detail="")
         elif finish.outcome is Outcome.REFUSED:
             call.error("Refused", reason=finish.reason, detail=detail)
         elif finish.outcome is Outcome.RETURNED:

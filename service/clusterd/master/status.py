@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from clusterd import __version__
-from clusterd.core.model import NO_SLOT, Boot, Cluster, Kind, Phase
+from clusterd.core.model import NO_SLOT, Boot, Cluster, Kind, Phase, Worker
 from clusterd.master import sockets
 from clusterd.master.bridging import Bridging
 from clusterd.master.context import Context
@@ -52,6 +52,7 @@ class Status:
             "listen": [group.text for group in self.context.slots.groups],
             "rollout": {"number": r.number, "kind": r.kind, "phase": r.stage, "generation": r.target} if r else None,
             "receipt": asdict(receipt) if receipt else None,
+            "receipts": [asdict(each) for each in self.ledger.receipts.values()],
             "tasks": self.tasks.status(),
             "bus": self.bridging.status(),
         }
@@ -66,7 +67,7 @@ class Status:
             "worker": number,
             "slot": None if w.slot == NO_SLOT else w.slot,
             "generation": w.generation,
-            "state": "spare" if w.slot == NO_SLOT and w.phase is Phase.READY else w.phase,
+            "state": state_of_worker(w),
             "pid": pid,
             "age": round(now - (w.ready_at if w.ready_at is not None else w.since), 3),
             "requests": figures.requests,
@@ -97,6 +98,13 @@ class Status:
             "python": release.python if release else None,
             "directory": release.directory if release else None,
         }
+
+
+def state_of_worker(w: Worker) -> str:
+    """One word: starting, ready, spare, serving, draining, or dead while it is not known how it died."""
+    if w.dead:
+        return "dead"
+    return "spare" if w.slot == NO_SLOT and w.phase is Phase.READY else w.phase
 
 
 def state_of(c: Cluster) -> str:

@@ -1,4 +1,4 @@
-"""The runs of tasks: their processes, what they say, who waits for them. When they run is decided in clusterd.tasks.
+"""The runs of tasks: their processes, and what they say. When they run is decided in clusterd.tasks.
 
 A run is forked by the zygote as a worker is, and its number is one that no worker has; in the keeper's store it is
 `task-N`. What it returns is published first, then written down, and then it is told so: until then it says it again.
@@ -22,6 +22,7 @@ from clusterd.config.values import duration_text
 from clusterd.core.model import Boot
 from clusterd.master import bus, hints
 from clusterd.master.bridging import Bridging
+from clusterd.master.callers import Callers
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
 from clusterd.master.zygotes import Zygotes
@@ -30,7 +31,6 @@ from clusterd.shell.control import Call
 from clusterd.tasks import machine
 from clusterd.tasks.events import (
     Action,
-    Asked,
     Begun,
     Dismiss,
     Ended,
@@ -48,13 +48,9 @@ from clusterd.tasks.model import Outcome, Phase, Plan, Task
 from clusterd.worker.frames import Frames, decode, encode, text
 from clusterd.worker.wire import Message, WireError
 
-STATUS_GRACE = 3.0
-"""Seconds to wait for whoever reaps a dead process to say its status."""
 PIECE = 1 << 16
 SHOWN = 2000
 """Characters of a result, or of a reason, that are remembered for the status."""
-MAX_REPLY = 1 << 20
-"""Bytes of a result that is given to who asked for the run; longer ones are published only."""
 
 
 @dataclass
@@ -96,10 +92,7 @@ class Tasks:
         self.save = save
         self.bodies: dict[int, Body] = {}
         self.events: deque[Event] = deque()
-        self.callers: dict[int, list[Call]] = {}
-        """Who waits for a run."""
-        self.asking: dict[str, list[Call]] = {}
-        """Who waits for the next run of a task, which has no number yet."""
+        self.callers = Callers(ledger, bridging, self.events)
         self._situation: Situated | None = None
         if not ledger.tasks.salt:
             ledger.tasks = replace(ledger.tasks, salt=random.getrandbits(32) | 1)
@@ -115,17 +108,23 @@ class Tasks:
         found = self._found()
         if found is not None and found != self._situation:
             self._situation = found
-            self.events.append(found)
+            # First: what a dead master left unborn must not be ordered of a zygote that died with it.
+            self.events.appendleft(found)
         due = machine.deadline(self.ledger.tasks)
         if not self.events and due is not None and time.monotonic() >= due:
             self.events.append(Passed())
+        self._take_in()
+        self.callers.advance()
+        self._take_in()
+
+    def _take_in(self) -> None:
         while self.events:
             self._step(self.events.popleft())
 
     def deadline(self) -> float | None:
-        times = [b.dead_since + STATUS_GRACE for b in self.bodies.values() if b.dead_since is not None]
-        due = machine.deadline(self.ledger.tasks)
-        return min([*times, *([due] if due is not None else [])], default=None)
+        times = [b.dead_since + pidfd.STATUS_GRACE for b in self.bodies.values() if b.dead_since is not None]
+        times += [due for due in (self.callers.deadline(), machine.deadline(self.ledger.tasks)) if due is not None]
+        return min(times, default=None)
 
     def tick(self) -> None:
         for body in list(self.bodies.values()):
@@ -161,12 +160,7 @@ class Tasks:
         self.save()
         for action in actions:
             self._perform(action)
-        for name in [name for name in self.asking if (task := after.tasks.get(name)) is None or task.removed]:
-            for call in self.asking.pop(name):
-                call.error("NoTask", known=self._names())
-
-    def _names(self) -> list[str]:
-        return sorted(name for name, task in self.ledger.tasks.tasks.items() if not task.removed)
+        self.callers.removed()
 
     def _perform(self, action: Action) -> None:
         match action:
@@ -178,6 +172,7 @@ class Tasks:
             case Terminate(number):
                 self._signal(number, signal.SIGTERM)
             case Kill(number):
+                self._replace_zygote(number)
                 self._signal(number, signal.SIGKILL)
                 self.context.cgroups.kill(f"task-{number}")
             case Ended():
@@ -187,14 +182,13 @@ class Tasks:
 
     def _start(self, name: str, number: int, generation: int) -> None:
         c = self.context
-        for call in self.asking.pop(name, []):
-            self._await(call, number)
+        self.callers.begun(name, number)
         plan = self.ledger.tasks.tasks[name].plan
         ours, theirs = socket.socketpair()
         mouth, heard = bus.pair()
         c.keeping.keep(f"task-{number}.channel", ours.fileno())
         c.keeping.keep(f"task-{number}.bus", mouth)
-        body = self._take_channel(number, generation, ours.detach())
+        self._take_channel(number, generation, ours.detach())
         self.bus.join(number, mouth, f"task-{number}.bus")
         output = c.journal.stream(f"{c.name}/{name}")
         settings = self.ledger.releases[generation].settings
@@ -210,12 +204,20 @@ class Tasks:
             "bus": True,
             "task": {"name": name, "call": plan.call, "publish": plan.publish},
         }
-        asked = self.zygotes.fork(generation, order, [theirs.fileno(), output, heard.fileno()])
+        # Nobody takes it where the zygote is dead and not known to be: `orphaned` sees to it then. To order it again
+        # would be to go round and never come to hear of the death.
+        self.zygotes.fork(generation, order, [theirs.fileno(), output, heard.fileno()])
         theirs.close()
         heard.close()
         os.close(output)
-        if not asked:
-            self._unborn(body)
+
+    def _replace_zygote(self, number: int) -> None:
+        """Where it was late with the fork: the next run would be ordered of it too."""
+        body, name = self.bodies.get(number), self.ledger.tasks.of_run(number)
+        run = self.ledger.tasks.tasks[name].run if name is not None else None
+        # What a dead master ordered may have been forked, and not be read yet.
+        if body is not None and body.pidfd is None and not body.adopted and run is not None and run.killed:
+            self.zygotes.kill(body.generation)
 
     def _signal(self, number: int, what: int) -> None:
         body = self.bodies.get(number)
@@ -357,10 +359,10 @@ class Tasks:
 
     def _bury(self, body: Body) -> None:
         assert body.pidfd is not None and body.dead_since is not None
-        status = body.status if body.status is not None else pidfd.status(body.pidfd)
-        if status is None and body.pid is not None:
-            status = self.context.keeping.reaped.pop(body.pid, None)
-        if status is None and time.monotonic() < body.dead_since + STATUS_GRACE:
+        status = body.status
+        if status is None:
+            status = self.context.keeping.status_of(body.pidfd, body.pid)
+        if status is None and time.monotonic() < body.dead_since + pidfd.STATUS_GRACE:
             return
         oom = self.context.cgroups.oom_kills(f"task-{body.number}")
         reason = pidfd.describe(status) + (" (out of memory)" if oom else "")
@@ -368,50 +370,18 @@ class Tasks:
         self.events.append(Gone(body.number, reason if status else f"{reason}, without a result"))
 
     def _unborn(self, body: Body) -> None:
-        name = self.ledger.tasks.of_run(body.number)
-        if name is not None and (calls := self.callers.pop(body.number, [])):
-            self.asking.setdefault(name, []).extend(calls)
+        self.callers.unborn(self.ledger.tasks.of_run(body.number), body.number)
         self._forget(body)
         self.events.append(Unborn(body.number))
 
-    # who waits for them
+    # who waits for them: `callers`
 
     def run(self, call: Call) -> None:
-        """Run(task, join): docs/architecture.md."""
-        name, tasks = call.parameters.get("task"), self.ledger.tasks
-        known = tasks.tasks.get(name) if isinstance(name, str) else None
-        if self.ledger.cluster.stopping:
-            call.error("Stopping")
-            return
-        if known is None or known.removed:
-            call.error("NoTask", known=self._names())
-            return
-        assert isinstance(name, str)
-        run = known.run
-        if run is not None and not run.settled:
-            if call.parameters.get("join"):
-                self._await(call, run.number, joined=True)
-            else:
-                since = duration_text(round(time.monotonic() - run.since))
-                call.error("Busy", text=f"task {name} runs already, for {since}")
-        elif (where := self.bridging.elsewhere()) is not None:
-            outcome = "elsewhere" if self.bridging.another() else "failed"
-            call.reply(run=0, outcome=outcome, result=None, reason=f"it does not run here: {where}")
-        elif tasks.generation is None:
-            call.error("Busy", text="there is no process to fork it from: the application is being imported")
-        else:
-            self.asking.setdefault(name, []).append(call)
-            self.events.append(Asked(name))
-            self.advance()
-
-    def _await(self, call: Call, number: int, *, joined: bool = False) -> None:
-        call.progress(run=number, joined=joined)
-        self.callers.setdefault(number, []).append(call)
+        self.callers.ask(call)
+        self.advance()
 
     def close(self) -> None:
-        for calls in [*self.callers.values(), *self.asking.values()]:
-            for call in calls:
-                call.error("Stopping")
+        self.callers.close()
 
     def _tell(self, ended: Ended) -> None:
         body = self.bodies.get(ended.number)
@@ -423,16 +393,7 @@ class Tasks:
                 f"task {ended.task} failed: {ended.text}{traceback}" if failed else f"task {ended.task} has recovered"
             )
             self.context.journal.record(record, said, task=ended.task)
-        result = body.result if body is not None and ended.outcome is Outcome.DONE else None
-        if result is not None and len(result.encode()) > MAX_REPLY:
-            result = None
-        for call in self.callers.pop(ended.number, []):
-            call.reply(
-                run=ended.number,
-                outcome=ended.outcome,
-                result=result,
-                reason=None if ended.outcome is Outcome.DONE else ended.text,
-            )
+        self.callers.ended(ended, body.result if body is not None else None)
 
     def status(self) -> list[dict[str, Any]]:
         """docs/architecture.md, "Status"."""
@@ -478,7 +439,7 @@ class Tasks:
     def _take_pidfd(self, body: Body, fd: int) -> None:
         """It is known, and may begin."""
         body.pidfd = fd
-        body.pid = body.pid or pidfd.pid_of(fd)
+        body.pid = self.ledger.note_pid(body.number, body.pid or pidfd.pid_of(fd))
         self.context.poll.register(fd, poll.READ, ("task.pidfd", body.number))
         self.events.append(Begun(body.number))
         self._say(body, {"op": "go"})
@@ -486,6 +447,7 @@ class Tasks:
     def _forget(self, body: Body) -> None:
         c, number = self.context, body.number
         del self.bodies[number]
+        self.ledger.pids.pop(number, None)
         c.poll.unregister(body.sock.fileno())
         body.sock.detach()  # the store owns the descriptor
         if body.pidfd is not None:

@@ -102,7 +102,8 @@ class Telling:
         if finish.kind is not Kind.TRY:
             bad = finish.outcome in (Outcome.REFUSED, Outcome.RETURNED) and finish.kind is not Kind.START
             self.note = f"{finish.kind} {receipt.text}" if bad else ""
-        self._longest_gap = 0.0
+        if self.ledger.cluster.rollout is None:  # a try may be refused, and what is under way goes on
+            self._longest_gap = 0.0
         return receipt
 
     def drained(self, report: dict[str, int]) -> None:
@@ -282,4 +283,4 @@ def progress(cluster: Cluster) -> dict[str, object]:
             text = f"{serving}/{wanted} serving"
         case Stage.RETURNING:
             text = f"returning to generation {r.base}: {r.failure}"
-    return {"phase": r.stage, "ready": ready, "wanted": wanted, "serving": serving, "text": text}
+    return {"number": r.number, "phase": r.stage, "ready": ready, "wanted": wanted, "serving": serving, "text": text}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
+from typing import NoReturn
 
 from clusterd.master.context import Context
 from clusterd.master.ledger import Ledger
-from clusterd.master.program import environment, program
+from clusterd.master.program import environment, failure, program
 from clusterd.master.rehearsal import COMMAND
 from clusterd.shell import messages, pidfd, poll, process
 from clusterd.shell.control import Call
@@ -26,6 +27,8 @@ class Upgrading:
         self._child: tuple[int, int] | None = None
         """Its pidfd, and the memfd it writes to."""
         self._until = 0.0
+        self._fits = False
+        """The rehearsal has just gone well."""
 
     def ask(self, call: Call | None) -> None:
         """None: by a signal; then the journal alone is told."""
@@ -34,9 +37,18 @@ class Upgrading:
             self._callers.append(call)
 
     def advance(self) -> None:
-        """A rollout under way is waited for, and so is a stop, which is the end of it anyway."""
-        c = self.ledger.cluster
-        if self._wanted and self._child is None and not c.stopping and not c.changing:
+        """A rollout under way is waited for, a keeper that lacks, and a stop, which is the end of it anyway.
+
+        Called when all that has been heard is dealt with: it may be the end of this master.
+        """
+        cluster, keeping = self.ledger.cluster, self.context.keeping
+        told = not keeping.lost and not keeping.wire.wants_write and not self.context.events
+        may = told and not cluster.stopping and cluster.rollout is None
+        if self._fits:
+            self._fits, self._wanted = False, True  # what has begun meanwhile may change what it was tried with
+            if may:
+                self._leave()
+        if self._wanted and self._child is None and may:
             self._wanted = False
             self._rehearse()
 
@@ -49,7 +61,7 @@ class Upgrading:
             self._until = time.monotonic() + PATIENCE
 
     def on_gone(self) -> None:
-        """The rehearsal is over. Where it went well, this master ends here."""
+        """The rehearsal is over."""
         assert self._child is not None
         child, output = self._child
         self._child = None
@@ -58,12 +70,10 @@ class Upgrading:
         os.close(child)
         said = os.pread(output, 1 << 16, 0).decode(errors="replace").strip().splitlines()
         os.close(output)
-        if status == 0 and not self.ledger.cluster.stopping:
-            self.context.journal.record(
-                messages.MASTER_LEFT, f"master {os.getpid()} makes room for another, of the files now on disk"
-            )
-            os._exit(0)
-        self._refuse(said[-1][:500] if said else f"it {pidfd.describe(status)}")
+        if status == 0:
+            self._fits = True
+        elif not self.ledger.cluster.stopping:
+            self._refuse(said[-1][:500] if said else f"it {pidfd.describe(status)}")
 
     def close(self) -> None:
         for call in self._callers:
@@ -78,10 +88,16 @@ class Upgrading:
             _, child = process.start(argv, environment(), "/", [keeping.state.fd], stdout=output, stderr=output)
         except OSError as e:
             os.close(output)
-            self._refuse(f"it cannot be started: {e.strerror} '{e.filename}'")
+            self._refuse(f"it cannot be started: {failure(e)}")
             return
         self._child, self._until = (child, output), time.monotonic() + PATIENCE
         self.context.poll.register(child, poll.READ, ("rehearsal.pidfd", 0))
+
+    def _leave(self) -> NoReturn:
+        self.context.journal.record(
+            messages.MASTER_LEFT, f"master {os.getpid()} makes room for another, of the files now on disk"
+        )
+        os._exit(0)
 
     def _refuse(self, why: str) -> None:
         reason = f"the clusterd now on disk cannot take over: {why}"

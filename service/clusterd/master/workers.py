@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clusterd.core.events import (
+    WorkerDead,
     WorkerDraining,
     WorkerFailed,
     WorkerGone,
@@ -38,9 +39,6 @@ COUNTS = ("closed", "websockets", "cut")
 KEPT = ("channel", "pidfd", "notify", "bus", "board")
 """What the keeper has of a worker."""
 
-STATUS_GRACE = 3.0
-"""Seconds to wait for whoever reaps a dead worker to say its status, before its death is told without one."""
-
 
 @dataclass
 class Body:
@@ -55,6 +53,8 @@ class Body:
     pidfd: int | None = None
     pid: int | None = None
     adopted: bool = False
+    ordered: bool = True
+    """Its zygote was told to fork it, as far as is known."""
     status: int | None = None
     dead_since: float | None = None
     ready_at: float | None = None
@@ -73,6 +73,8 @@ class Body:
     """Its page on the scoreboard."""
     beat: float | None = None
     """When a `command` worker said WATCHDOG=1 last, or was seen ready."""
+    told_to_drain: bool = False
+    """By SIGTERM: programs take a second one for the order to drop everything."""
     advice: str = ""
     """What a person may have to change, when it is gone."""
 
@@ -144,7 +146,8 @@ class Workers:
         os.close(output)
         if heard is not None:
             heard.close()
-        if not asked:
+        body.ordered = asked
+        if not asked and not self.zygotes.dead(generation):
             self._unborn(worker, "there is no zygote to fork it")
 
     def serve(self, worker: int, slot: int | None) -> None:
@@ -173,8 +176,9 @@ class Workers:
         if body is None:
             return
         if body.command:
-            if body.pidfd is not None:
+            if body.pidfd is not None and not body.told_to_drain:
                 pidfd.send(body.pidfd, signal.SIGTERM)
+            body.told_to_drain = True
             self.context.events.append(WorkerDraining(worker))
         else:
             self._say(body, {"op": "drain", "linger": linger, "timeout": timeout})
@@ -192,6 +196,11 @@ class Workers:
                     body.advice = body.advice or f"it waits for {body.awaits}"
             pidfd.send(body.pidfd, signal.SIGKILL)
         else:
+            known = self.ledger.cluster.workers.get(worker)
+            # It is late, and not even born. What a dead master ordered may have been, and not be read yet.
+            if known is not None and known.reason and not body.adopted:
+                self.zygotes.kill(body.generation)
+                body.advice = "its zygote did not fork it in that time, and is replaced"
             self._unborn(worker, "killed before it was forked")
         self.context.cgroups.kill(f"worker-{worker}")
 
@@ -211,6 +220,7 @@ class Workers:
             body = Body(number, w.generation, w.slot, command=bool(settings and settings.command), adopted=True)
             self.bodies[number] = body
             body.board, body.beat = boards.get(number), time.monotonic()
+            body.told_to_drain = w.phase is Phase.DRAINING and not w.accepting  # as is noted when it has been
             if number in channels:
                 self._take_channel(body, channels[number], kept=True)
             if number in notify:
@@ -234,10 +244,10 @@ class Workers:
                 self.context.events.append(WorkerGone(number, "gone (nobody saw how: the master died too)"))
 
     def orphaned(self, generation: int) -> None:
-        """The zygote is dead: what it had been asked to fork and had not answered will never be."""
+        """The zygote is dead: what it had been asked to fork and had not answered will never be, nor what came late."""
         for body in list(self.bodies.values()):
             if body.generation == generation and body.pidfd is None:
-                self._unborn(body.id, "its zygote died")
+                self._unborn(body.id, "its zygote died" if body.ordered else "")
 
     # what happens to them
 
@@ -246,8 +256,7 @@ class Workers:
         if body is None or body.wire is None:
             return
         try:
-            body.wire.flush()
-            for message, fds in body.wire.receive():
+            for message, fds in body.wire.exchange():
                 for fd in fds:
                     os.close(fd)
                 self._heard(body, message)
@@ -296,7 +305,7 @@ class Workers:
             self.context.events.append(WorkerReady(body.id))
         if said.get("STOPPING") == "1" and body.id in self.ledger.cluster.workers:
             self.context.events.append(WorkerDraining(body.id))
-        body.stated = said.get("STATUS", body.stated)[:200]
+        body.stated = fields.printable(said.get("STATUS", body.stated)[:200])
 
     def on_pidfd(self, worker: int) -> None:
         """It is dead. Its status may be known in a moment: to the zygote or the keeper, whoever is its parent."""
@@ -309,9 +318,12 @@ class Workers:
             self.on_channel(worker)  # to the end, or the reason of a failure with a long traceback would be lost
         self.bus.last_words(worker)
         self._bury(body)
+        if worker in self.bodies:
+            self.context.events.append(WorkerDead(worker))
 
     def tick(self, now: float) -> None:
-        """Deadlines of this module: see `deadline`."""
+        """Deadlines of this module and of the zygotes: see `deadline`."""
+        self.zygotes.tick()
         for body in list(self.bodies.values()):
             if body.dead_since is not None:
                 self._bury(body)
@@ -320,20 +332,21 @@ class Workers:
                 self._timed_ready(body)
 
     def deadline(self) -> float | None:
-        times = [b.dead_since + STATUS_GRACE for b in self.bodies.values() if b.dead_since is not None]
+        times = [b.dead_since + pidfd.STATUS_GRACE for b in self.bodies.values() if b.dead_since is not None]
         times += [b.ready_at for b in self.bodies.values() if b.ready_at is not None]
+        times += self.zygotes.deadlines()
         return min(times, default=None)
 
     def _bury(self, body: Body) -> None:
         assert body.pidfd is not None and body.dead_since is not None
-        status = body.status if body.status is not None else pidfd.status(body.pidfd)
-        if status is None and body.pid is not None:
-            status = self.context.keeping.reaped.pop(body.pid, None)
-        never_ran = body.command and self._starting(body.id)
-        # The zygote's word of an exit comes after its word of a program that could not be run.
-        awaited = status is None or never_ran and body.status is None
-        if awaited and time.monotonic() < body.dead_since + STATUS_GRACE:
-            return
+        status, never_ran = body.status, body.command and self._starting(body.id)
+        if status is None:
+            soon = time.monotonic() < body.dead_since + pidfd.STATUS_GRACE
+            if never_ran and soon:
+                return  # the zygote's word of an exit comes after its word of a program that could not be run
+            status = self.context.keeping.status_of(body.pidfd, body.pid)
+            if status is None and soon:
+                return
         reason = pidfd.describe(status) + self._for_memory(body, status)
         if never_ran and not body.unfit:
             body.advice = body.advice or advising.early_end(status)
@@ -375,7 +388,8 @@ class Workers:
         body = self.bodies.get(worker)
         if body is not None:
             self._forget(body)
-        self.context.events.append(WorkerGone(worker, reason) if reason else WorkerUnborn(worker))
+        advice = body.advice if body is not None else ""
+        self.context.events.append(WorkerGone(worker, reason, advice) if reason else WorkerUnborn(worker))
 
     def _on_zygote(self, generation: int, message: Message, fds: list[int]) -> None:
         if self.others is not None and self.others(generation, message, fds):
@@ -452,17 +466,18 @@ class Workers:
         if not kept:
             self.context.keeping.keep(f"worker-{body.id}.pidfd", fd)
         body.pidfd = fd
-        body.pid = body.pid or pidfd.pid_of(fd)
+        body.pid = self.ledger.note_pid(body.id, body.pid or pidfd.pid_of(fd))
         self.context.poll.register(fd, poll.READ, ("worker.pidfd", body.id))
 
     def _set_ready_timer(self, body: Body) -> None:
         settings = self.ledger.releases[body.generation].settings
-        if body.command and settings is not None and not isinstance(settings.ready, str):
+        if body.command and settings is not None and not isinstance(settings.ready, str) and self._starting(body.id):
             body.ready_at = time.monotonic() + settings.ready
 
     def _forget(self, body: Body) -> None:
         c = self.context
         del self.bodies[body.id]
+        self.ledger.pids.pop(body.id, None)
         if body.drained:
             self.reports[body.id] = body.drained
         if body.traceback:

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,8 @@ class Zygote:
     reason: str = ""
     token: str = ""
     """Which order for a twin it answers: the answer to a dead master's must not be taken for it."""
+    dead_since: float | None = None
+    """Its cause is waited for."""
 
 
 Hook = Callable[[int, Message, list[int]], None]
@@ -84,15 +87,22 @@ class Zygotes:
         self._say_boot(zygote)
 
     def fork(self, generation: int, order: Message, fds: Sequence[int]) -> bool:
-        """Ask for a worker; False when there is no zygote to ask."""
+        """Ask for a worker; False when there is no zygote to ask, or it is `dead`."""
         zygote = self.zygotes.get(generation)
-        return zygote is not None and self._say(zygote, order, fds)
+        return zygote is not None and zygote.dead_since is None and self._say(zygote, order, fds)
+
+    def dead(self, generation: int) -> bool:
+        """Whether the zygote is dead, and will be told to be in a moment: then there is another, or will be."""
+        zygote = self.zygotes.get(generation)
+        return zygote is not None and zygote.dead_since is not None
 
     def make_twin(self, generation: int) -> None:
         zygote = self.zygotes.get(generation)
         if zygote is None:
             self.context.events.append(TwinGone(generation))
             return
+        if zygote.dead_since is not None:
+            return  # what becomes of the generation is decided when that is told
         self._end_one("twin", generation)
         ours, theirs = socket.socketpair()
         twin = self._take_on(generation, "twin", ours.detach(), None)
@@ -122,6 +132,13 @@ class Zygotes:
             self._end_one(kind, generation)
             self.context.cgroups.kill(f"{kind}-{generation}")
             self.context.cgroups.remove(f"{kind}-{generation}")
+
+    def kill(self, generation: int) -> None:
+        """One that hangs: its end is told as any other, and its twin takes over."""
+        zygote = self.zygotes.get(generation)
+        if zygote is not None and zygote.pidfd is not None and zygote.dead_since is None:
+            zygote.reason = zygote.reason or "the zygote did not fork when it was told to: killed"
+            pidfd.send(zygote.pidfd, signal.SIGKILL)
 
     def _end_one(self, kind: str, generation: int) -> None:
         zygote = (self.zygotes if kind == "zygote" else self.twins).pop(generation, None)
@@ -189,8 +206,7 @@ class Zygotes:
         if zygote is None:
             return
         try:
-            zygote.wire.flush()
-            for message, fds in zygote.wire.receive():
+            for message, fds in zygote.wire.exchange():
                 self._heard(zygote, kind, message, fds)
         except WireError as e:
             self.context.poll.unregister(zygote.wire.fileno())
@@ -201,17 +217,25 @@ class Zygotes:
                 pidfd.send(zygote.pidfd, signal.SIGKILL)  # a zygote that cannot be spoken to is none
 
     def on_gone(self, kind: str, generation: int) -> None:
-        """Its pidfd says that it is dead."""
+        """Its pidfd says that it is dead. How it died may be known in a moment: to the keeper, if that is its parent,
+        as of a twin that was promoted and of whoever has outlived a master."""
         group = self.zygotes if kind == "zygote" else self.twins
         zygote = group.get(generation)
-        if zygote is None:
-            return
+        if zygote is None or (zygote.pidfd is not None and pidfd.alive(zygote.pidfd)):
+            return  # the next one of that generation, if it is alive
         with contextlib.suppress(WireError):  # last words
             while poll.readable(zygote.wire.fileno()):
                 for message, fds in zygote.wire.receive():
                     self._heard(zygote, kind, message, fds)
+        keeping, status = self.context.keeping, None
+        if zygote.pidfd is not None:
+            self.context.poll.unregister(zygote.pidfd)
+            status = keeping.status_of(zygote.pidfd, zygote.pid)
+        zygote.dead_since = zygote.dead_since or time.monotonic()
+        clear = kind == "twin" or zygote.reason or status is not None  # nobody is told how a twin died
+        if not clear and keeping.may_tell(zygote.pid, zygote.dead_since):
+            return
         group.pop(generation, None)
-        status = pidfd.status(zygote.pidfd) if zygote.pidfd is not None else None
         reason = zygote.reason
         if not reason:
             release = self.ledger.releases.get(generation)
@@ -225,6 +249,16 @@ class Zygotes:
         self.context.cgroups.remove(f"{kind}-{generation}")
         events = self.context.events
         events.append(ZygoteGone(generation, reason) if kind == "zygote" else TwinGone(generation))
+
+    def tick(self) -> None:
+        """See `deadlines`, and whether the keeper has said how one died."""
+        for zygote in list(self.zygotes.values()):
+            if zygote.dead_since is not None:
+                self.on_gone("zygote", zygote.generation)
+
+    def deadlines(self) -> list[float]:
+        dead = (zygote.dead_since for zygote in self.zygotes.values())
+        return [since + pidfd.STATUS_GRACE for since in dead if since is not None]
 
     def _heard(self, zygote: Zygote, kind: str, message: Message, fds: list[int]) -> None:
         generation, event = zygote.generation, message.get("event")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import socket
+import stat
 import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from clusterd.shell.control import peer_of
 from clusterd.shell.interface import NAME
-from clusterd.worker.wire import Wire
+from clusterd.worker.wire import Wire, WireError
 
 
 class VarlinkError(Exception):
@@ -25,6 +29,10 @@ class VarlinkError(Exception):
         return f"{self.name}({details})"
 
 
+class Stranger(OSError):
+    """Who listens is not who the path belongs to: root would be led to another's master."""
+
+
 def call(
     path: str | os.PathLike[str],
     method: str,
@@ -37,8 +45,9 @@ def call(
     """The parameters of each reply; with `more` there may be several, else one.
 
     `method` is one of io.clusterd's, or a full name. `timeout` is the longest wait for one reply, None: a reload ends
-    by the master's own deadlines. Raises VarlinkError; OSError when nobody listens or no reply comes in time
-    (TimeoutError); wire.WireError when the connection ends before the last reply (the master was replaced, say).
+    by the master's own deadlines. Raises VarlinkError; OSError when nobody listens, somebody else does (Stranger) or no
+    reply comes in time (TimeoutError); wire.WireError when the connection ends before the last reply (the master was
+    replaced, say).
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         _connect(sock, path, connect_timeout)
@@ -47,10 +56,13 @@ def call(
             "method": method if "." in method else f"{NAME}.{method}",
             "parameters": dict(parameters or {}),
         }
-        wire.send({**request, "more": True} if more else request)
+        with _in_time():
+            wire.send({**request, "more": True} if more else request)
         sock.settimeout(timeout)
         while True:
-            for reply, _ in _receive(wire):
+            with _in_time():
+                replies = wire.receive()
+            for reply, _ in replies:
                 if "error" in reply:
                     raise VarlinkError(str(reply["error"]), reply.get("parameters") or {})
                 yield reply.get("parameters") or {}
@@ -66,14 +78,32 @@ def _connect(sock: socket.socket, path: str | os.PathLike[str], timeout: float) 
         sock.connect(os.fspath(path))
     except BlockingIOError as e:
         raise TimeoutError(e.errno, f"nobody has taken the connection within {timeout:g} s", os.fspath(path)) from e
+    _know(sock, os.fspath(path))
     sock.settimeout(timeout)
 
 
-def _receive(wire: Wire) -> list[tuple[dict[str, Any], list[int]]]:
-    """Wire.receive, with a time-out told as what it is: to the wire every OSError is a peer that has gone."""
+def _know(sock: socket.socket, path: str) -> None:
+    """A service's user owns its runtime directory, and could put a link to another's socket there. Raises Stranger."""
+    owner, uid = _owner(path), peer_of(sock).uid
+    if uid != owner:
+        raise Stranger(errno.EPERM, f"who listens there is user {uid}, and it belongs to user {owner}", path)
+
+
+def _owner(path: str) -> int:
+    """Whose socket it is: links are followed where they are root's or our own."""
+    while True:
+        found = os.lstat(path)
+        if not stat.S_ISLNK(found.st_mode) or found.st_uid not in (0, os.geteuid()):
+            return found.st_uid
+        path = os.path.join(os.path.dirname(path), os.readlink(path))
+
+
+@contextlib.contextmanager
+def _in_time() -> Iterator[None]:
+    """A time-out is told as what it is: to the wire it is a peer that has gone, or that cannot be written to."""
     try:
-        return wire.receive()
-    except Exception as e:
+        yield
+    except WireError as e:
         if isinstance(e.__cause__, TimeoutError):
             raise TimeoutError("no answer in time") from e
         raise

@@ -69,7 +69,7 @@ class Peer:
 
 
 def peer_of(sock: socket.socket) -> Peer:
-    """The credentials of the process that connected, at the time it did."""
+    """The credentials of the process at the other end, at the time it connected; or listened, as its client sees it."""
     pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     # Python's getsockopt() gives 1,024 bytes at most, 256 groups; a peer in more fails (ERANGE) and counts as in none.
     groups: tuple[int, ...] = ()

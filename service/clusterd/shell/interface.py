@@ -56,7 +56,7 @@ type Worker (
   worker: int,
   slot: ?int,
   generation: int,
-  state: (starting, ready, spare, serving, draining),
+  state: (starting, ready, spare, serving, draining, dead),
   pid: ?int,
   age: float,
   requests: ?int,
@@ -165,11 +165,13 @@ type State (
   listen: []string,
   rollout: ?Rollout,
   receipt: ?Receipt,
+  receipts: []Receipt,
   tasks: []Task,
   bus: ?Joined
 )
 
 type Progress (
+  number: int,
   phase: string,
   ready: int,
   wanted: int,
@@ -235,7 +237,8 @@ method Listen(topic: string) -> (message: ?Said, lost: ?int)
 
 # Runs a task now, and waits until it has ended. While it runs already, that is Busy; with `join`, any text, that run is
 # waited for. `result` is JSON; null when it is longer than 1 MiB. With "more" the first reply has the number, and
-# whether it is another's run. Where another host runs it the outcome is "elsewhere", and nothing is run.
+# whether it is another's run. Where another host runs it the outcome is "elsewhere", and nothing is run. With `join`
+# that is said when it is certain, within a minute: before that, with "more", a reply with run 0 and the reason.
 method Run(task: string, join: ?string) ->
   (run: int, joined: ?bool, outcome: ?(done, failed, stopped, elsewhere), result: ?string, reason: ?string)
 

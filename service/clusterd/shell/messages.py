@@ -245,7 +245,8 @@ DEGRADED = Message(
     Priority.ERROR,
     "@CLUSTERD_APP@ is degraded",
     "Fewer workers of @CLUSTERD_APP@ serve than are wanted. New connections go to those that do; when there is none, "
-    "clients are answered 503. Starting is tried again and again, with growing delays ([restart]).",
+    'clients are answered 503, or wait with unavailable = "wait". Starting is tried again and again, with growing '
+    "delays ([restart]).",
 )
 BOOT_FAILED = Message(
     "ab92d2265c7d4bda8d0ca05f5b93cf4a",
@@ -334,8 +335,9 @@ START_FAILED = Message(
     "4ce8c327d01f42929799ef99dd1a2879",
     Priority.ERROR,
     "@CLUSTERD_APP@ could not be started",
-    "No worker of @CLUSTERD_APP@ became ready. The service tries again by itself, with growing delays, and answers 503 "
-    "meanwhile; once the application is repaired it serves without any command.",
+    "No worker of @CLUSTERD_APP@ became ready. The service tries again by itself, with growing delays. "
+    'Meanwhile clients are answered 503, or wait with unavailable = "wait"; once the application is repaired it serves '
+    "without any command.",
 )
 USHER_STARTED = Message(
     "6371b514de5d42e38cbb52f896a65c83",
@@ -368,8 +370,8 @@ KEEPER_LOST = Message(
     "66a1461bfd7e489c92947b6fd0993264",
     Priority.CRITICAL,
     "@CLUSTERD_APP@ is without a keeper",
-    "The process that holds the sockets and restarts the master ended, and the master could not start another. Should"
-    " the master die too, systemd starts the service afresh.",
+    "The process that holds the sockets and restarts the master ended, and the master could not start another, which it"
+    " tries again every few seconds. Should the master die too before that, systemd starts the service afresh.",
 )
 STEERING_FAILED = Message(
     "a6fd50c2fe15470aaf6c4533aa786f6f",
@@ -417,7 +419,8 @@ UNDELEGATED = Message(
     "@CLUSTERD_APP@ has no cgroups of its own",
     "Something keeps clusterd from giving each worker a cgroup: Delegate= in a drop-in of the unit, or a system "
     "without cgroup version 2. It serves and reloads as ever; but processes that a worker leaves behind are found only "
-    "when the service stops, and a worker that was killed for want of memory is told as killed.",
+    "when the service stops, and that a worker was killed for want of memory is told by the count of the "
+    'whole machine alone: "out of memory, it seems".',
 )
 
 BUS_SLOW = Message(

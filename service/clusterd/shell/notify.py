@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 
+from clusterd.shell import fields
+
 _TIMEOUT = 1.0
 """Seconds to wait for room in the socket of a PID 1 that is busy (a daemon-reload takes that long on a big machine)."""
 
@@ -86,8 +88,9 @@ class Notifier:
 
 
 def _status(text: str) -> str:
-    """One line, at most 1,000 characters: systemd drops a datagram of more than 4,096 bytes whole."""
-    return "STATUS=" + " ".join(text.split())[:1000]
+    """One line, at most 1,000 characters: systemd drops a datagram of more than 4,096 bytes, or that has what cannot be
+    shown, whole, and the READY=1 in it."""
+    return "STATUS=" + " ".join(fields.printable(text).split())[:1000]
 
 
 def _fdname(name: str) -> str:

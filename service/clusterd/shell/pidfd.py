@@ -16,6 +16,9 @@ _INFO_EXIT = 1 << 3
 _INFO_SIZE = 64
 _INFO_EXIT_CODE = 60
 
+STATUS_GRACE = 3.0
+"""Seconds to wait for whoever reaps a dead process to say its status, before its death is told without one."""
+
 
 def open(pid: int) -> int:
     """A descriptor (CLOEXEC) for process `pid`. Raises ProcessLookupError. Exact only for one's own unreaped child."""

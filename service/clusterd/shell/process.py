@@ -48,6 +48,9 @@ def start(
                 blocked,
                 tell,
             )
+    except OSError as e:
+        os.close(report)
+        raise OSError(e.errno, e.strerror, argv[0]) from e
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(tell)

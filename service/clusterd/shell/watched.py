@@ -10,13 +10,15 @@ from clusterd.worker.wire import Wire
 
 
 class Watched(Wire):
-    """Registering and unregistering is the caller's; on any event he calls `flush`, then `receive`."""
+    """Registering and unregistering is the caller's; on any event he calls `exchange`."""
 
     def __init__(self, sock: socket.socket, poll: Poll[Any]) -> None:
         super().__init__(sock)
         self.poll = poll
 
     def flush(self) -> None:
-        super().flush()
-        if self.fileno() in self.poll:
-            self.poll.modify(self.fileno(), READ | WRITE if self.wants_write else READ)
+        try:
+            super().flush()
+        finally:
+            if self.fileno() in self.poll:
+                self.poll.modify(self.fileno(), READ | WRITE if self.wants_write else READ)

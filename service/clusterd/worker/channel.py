@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
+import select
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +16,10 @@ from .wire import Wire, WireError
 
 ORPHAN_TIMEOUT = 5.0
 """Seconds a worker nobody wants any more gives its clients (docs/architecture.md, end of file)."""
+
+LATE = 0.3
+"""Seconds after the end of a drain when a worker is ended by itself, with all that belongs to it; the master kills it
+after a second."""
 
 FRESH = 0.5
 """Seconds a connection that has not asked anything yet is kept, even without linger."""
@@ -64,12 +71,15 @@ class Channel:
     """Every order may come more than once: a new master says again what it finds written."""
 
     def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(None)  # whatever the application has given to socket.setdefaulttimeout()
         self._wire = Wire(sock)
         self._last: dict[str, Any] | None = None
         self._go = False
         self._orders: deque[Order] = deque()
         self.take_slot: Callable[[dict[str, Any], list[int]], None] | None = None
         """Called with an order to serve that has descriptors: the slot of a worker that was forked as a spare."""
+        self.deadline = math.inf
+        """When the drain is to be over that the master has ordered, monotonic."""
         self.lost = False
         """The master's end is closed, or broke the protocol: nobody wants this worker any more."""
 
@@ -88,6 +98,16 @@ class Channel:
         while not self._go and not self.lost:
             self._read()
         return self._go
+
+    def wait_for_end(self) -> None:
+        """Block until the drain that the master has ordered should be over, or ORPHAN_TIMEOUT after its own end."""
+        poller = select.poll()
+        poller.register(self, select.POLLIN)
+        while not self.lost and (left := self.deadline + LATE - time.monotonic()) > 0:
+            if poller.poll(None if left == math.inf else left * 1000):
+                self._read()
+        if self.lost:
+            time.sleep(ORPHAN_TIMEOUT)
 
     def set_nonblocking(self) -> None:
         self._wire.sock.setblocking(False)
@@ -160,6 +180,7 @@ class Channel:
         elif op == "drain":
             linger, timeout = (_seconds(message.get(key)) for key in ("linger", "timeout"))
             self._orders.append(Drain(min(linger, timeout), timeout))
+            self.deadline = min(self.deadline, time.monotonic() + timeout)
         elif op == "state" and self._last is not None:
             self._send(self._last)
 

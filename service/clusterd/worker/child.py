@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import atexit
 import faulthandler
 import functools
 import os
 import random
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from . import given, logs, preparing, process, runs
+from . import exiting, given, logs, preparing, process, runs
 from .board import STACKS, Board
 from .boot import Boot
-from .channel import Channel
+from .channel import ORPHAN_TIMEOUT, Channel
 from .memfd import memfd, read_memfd
 from .refusal import Refusal, describe, text_of
 
 Message = dict[str, Any]
 
+LAST_WORDS = 4.0
+"""Seconds for the end of a task's run; a second later the master kills it."""
+
 
 def main_forked(boot: Boot, prepared: preparing.Prepared, order: Message, fds: list[int]) -> int:
     """The worker of a zygote that could be forked. Returns the exit status."""
+    exiting.leave_import()
     channel = _begin(boot, order, fds)
     if channel is None:
         return 0
@@ -49,6 +53,7 @@ def main_spawned(memory: int) -> int:
     channel = _begin(boot, state["order"], fds)
     if channel is None:
         return 0
+    given.imported.clear()  # until it is known how it hears messages, as where it is forked from the import
     try:
         channel.awaits("the application's import")
         prepared = preparing.prepare(boot)
@@ -93,10 +98,12 @@ def _set_title(boot: Boot, order: Message) -> None:
 
 def _run(boot: Boot, prepared: preparing.Prepared, channel: Channel, order: Message, listeners: list[int]) -> int:
     assert prepared.engine is not None
+    process.keep_signals()
     preparing.configure_logging(boot)
     sockets = process.sockets_from(listeners)
     channel.take_slot = functools.partial(_take_slot, boot, order, sockets)
     given.asynchronous = prepared.interface == "asgi"
+    given.imported.set()
     try:
         if (messaging := sys.modules.get("clusterd.worker.messaging")) is not None:
             channel.awaits("the retained values")
@@ -109,14 +116,16 @@ def _run(boot: Boot, prepared: preparing.Prepared, channel: Channel, order: Mess
         return _fail(channel, Refusal(f"the application called exit({e.code!r})", text_of(e)))
     except BaseException as e:
         return _fail(channel, Refusal(f"the worker failed: {describe(e)}", traceback.format_exc()))
-    _leave(channel)
+    _leave(channel, status)
     return status
 
 
 def _run_task(boot: Boot, channel: Channel, order: Message) -> int:
+    process.keep_signals()
     preparing.configure_logging(boot)
     status = runs.run(boot, channel, order)
-    _exit_handlers()
+    exiting.bound(status, functools.partial(time.sleep, LAST_WORDS))
+    exiting.finish()
     return status
 
 
@@ -136,23 +145,15 @@ def _take_slot(boot: Boot, order: Message, sockets: list[socket.socket], message
 
 def _fail(channel: Channel, refusal: Refusal) -> int:
     channel.say("failed", reason=refusal.reason, traceback=refusal.traceback)
-    _leave(channel)
+    _leave(channel, 1)
     return 1
 
 
-def _leave(channel: Channel) -> None:
-    """Exit handlers run, as they would in a program of its own; other threads are not waited for."""
+def _leave(channel: Channel, status: int) -> None:
     channel.flush()
-    if (messaging := sys.modules.get("clusterd.worker.messaging")) is not None:
-        messaging.end()
-    _exit_handlers()
-
-
-def _exit_handlers() -> None:
-    try:
-        atexit._run_exitfuncs()
-    except BaseException:
-        traceback.print_exc()
+    # Who has failed is not drained, and not waited for either.
+    exiting.bound(status, functools.partial(time.sleep, ORPHAN_TIMEOUT) if status else channel.wait_for_end)
+    exiting.finish()
 
 
 def _reseed() -> None:

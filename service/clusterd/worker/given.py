@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,3 +14,7 @@ board: Board | None = None
 """Its page on the scoreboard; None: it has none, or this is no worker."""
 asynchronous = False
 """An event loop will run the application."""
+imported = threading.Event()
+"""Not set: this process imports the application for itself alone, and is no worker before it has: nothing is sent or
+heard. Threads that the import began wait for it."""
+imported.set()

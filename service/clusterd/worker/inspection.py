@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import sys
 import threading
+
+from .process import borrowed, children
 
 _SQLITE_MAGIC = b"SQLite format 3\0"
 
@@ -28,10 +31,20 @@ def open_fds() -> dict[int, str]:
 def reasons(before: dict[int, str]) -> list[str]:
     """Why this process should not be forked, in words; `before` is `open_fds()` before the import."""
     found = [f"thread '{t.name}'" for t in threading.enumerate() if t is not threading.main_thread() and t.is_alive()]
+    found += [f"child process '{name}'" for name in processes().values()]
     for fd, link in sorted(open_fds().items()):
         if before.get(fd) != link and (reason := _reason(fd, link)) and reason not in found:
             found.append(reason)
     return found
+
+
+def processes() -> dict[int, str]:
+    """The child processes that the import has begun and that live, with their names."""
+    known = sys.modules.get("multiprocessing.process")
+    names = {p.pid: p.name for p in known.active_children()} if known is not None else {}
+    tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
+    shared = getattr(tracker, "_pid", None)  # of shared memory: it serves forks too, and ends with the last
+    return {pid: names.get(pid, name) for pid, name in children().items() if pid != shared}
 
 
 def _reason(fd: int, link: str) -> str | None:
@@ -48,7 +61,7 @@ def _reason(fd: int, link: str) -> str | None:
 
 def _connected(fd: int) -> str | None:
     try:
-        with socket.socket(fileno=os.dup(fd)) as sock:
+        with borrowed(fd) as sock:
             if sock.type == socket.SOCK_DGRAM:
                 return None  # syslog, statsd: every message stands alone, so processes may share it
             peer = sock.getpeername()

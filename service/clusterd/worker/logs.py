@@ -53,6 +53,7 @@ class JournalHandler(logging.Handler):
         self._path = path
         # Not connected: journald may be restarted, and its socket with it.
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.settimeout(None)  # not what the application has given to socket.setdefaulttimeout()
         wait = struct.pack("@ll", int(PATIENCE), int(PATIENCE % 1 * 1e6))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
         self.lost = 0

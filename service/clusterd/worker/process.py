@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import socket
 import stat
 import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -68,12 +73,31 @@ def tell_journal_stream(fd: int = 2) -> None:
         status = os.fstat(fd)
         if not stat.S_ISSOCK(status.st_mode):
             return
-        with socket.socket(fileno=os.dup(fd)) as sock:
+        with borrowed(fd) as sock:
             peer = sock.getpeername()
     except OSError:
         return
     if peer == JOURNAL_STDOUT:
         os.environ["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
+
+
+@contextlib.contextmanager
+def borrowed(fd: int) -> Iterator[socket.socket]:
+    """Another's socket, to ask it something. Raises OSError.
+
+    An application's socket.setdefaulttimeout() makes of each socket that Python takes over a non-blocking one, for all
+    who have it. For this moment there is none, rather than to change the socket and change it back.
+    """
+    default = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(None)
+    try:
+        sock = socket.socket(fileno=fd)
+    finally:
+        socket.setdefaulttimeout(default)
+    try:
+        yield sock
+    finally:
+        sock.detach()
 
 
 def close_stdin() -> None:
@@ -130,6 +154,75 @@ def default_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
+def keep_signals() -> None:
+    """What handles signals in this process from now on is for it alone. Called once, when the application is imported.
+
+    multiprocessing ends its children by SIGTERM: in a fork that had our handler, and with it what wakes the event loop
+    (a descriptor that both have), it would drain the worker and leave the child. There SIGTERM is again what it is now.
+    """
+    masks, sigterm = threading.local(), signal.getsignal(signal.SIGTERM)
+    ours = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+    def hold() -> None:
+        """Until the child has its own: what is sent to it at once would be taken for ours, and be lost to it."""
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+
+    def go_on() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    def begin() -> None:
+        _give_up_signals(sigterm)
+        go_on()
+
+    os.register_at_fork(before=hold, after_in_parent=go_on, after_in_child=begin)
+
+
+def _give_up_signals(sigterm: Any) -> None:
+    with contextlib.suppress(ValueError):  # of a fork made in a subinterpreter: signals are not for that to handle
+        signal.set_wakeup_fd(-1)
+        if sigterm is not None:  # a handler that is not Python's
+            signal.signal(signal.SIGTERM, sigterm)
+        for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+            if signal.getsignal(number) is _nothing:
+                signal.signal(number, default)
+
+
+def children() -> dict[int, str]:
+    """The living child processes of this one, with their names; {} where the kernel does not tell."""
+    found = {}
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            pids = _read(f"/proc/self/task/{thread}/children").split()
+        except OSError:
+            continue
+        for pid in map(int, pids):
+            with contextlib.suppress(OSError):
+                name, _, rest = _read(f"/proc/{pid}/stat").partition("(")[2].rpartition(")")
+                if rest.split()[0] not in "ZX":
+                    found[pid] = name
+    return found
+
+
+def end(pids: Iterable[int], patience: float = 1.0) -> None:
+    """End child processes by SIGTERM; who is there after `patience` seconds is killed."""
+    living = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            living[pid] = os.pidfd_open(pid)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pidfd in living.values():
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(pidfd, number)
+        deadline = time.monotonic() + patience
+        for pid, pidfd in list(living.items()):
+            poller = select.poll()  # select() takes no descriptor above 1023
+            poller.register(pidfd, select.POLLIN)
+            if poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                with contextlib.suppress(OSError):
+                    os.waitpid(pid, 0)
+                os.close(living.pop(pid))
+
+
 def environment(name: str, generation: int, order: dict[str, Any]) -> dict[str, str]:
     """The CLUSTERD_* variables of a worker."""
     found = {
@@ -147,6 +240,11 @@ def environment(name: str, generation: int, order: dict[str, Any]) -> dict[str, 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
     pass
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as f:
+        return f.read()
 
 
 def _write(path: str, text: str) -> None:

@@ -29,9 +29,11 @@ def parse(text: str) -> Reference:
     """Raises ValueError, with what to do about it."""
     module, colon, what = text.partition(":")
     if not colon:
-        raise ValueError(f'name the object in the module too: "{text}:app"')
+        raise ValueError(_such_as("name the object in the module too", module, "app"))
+    if "/" in module or module.endswith(".py"):
+        raise ValueError(_such_as('a module\'s name has no slashes and no ".py"', module, what))
     if not all(part.isidentifier() for part in module.split(".")):
-        raise ValueError('a module\'s name has no slashes and no ".py"')
+        raise ValueError("a module's name is of letters, digits and '_', as it stands behind 'import'")
     try:
         found = ast.parse(what, mode="eval").body if what == what.strip() else None
     except (SyntaxError, ValueError, MemoryError, RecursionError):
@@ -46,6 +48,16 @@ def parse(text: str) -> Reference:
     except (ValueError, TypeError, MemoryError, RecursionError):
         raise ValueError("the arguments of a factory are literals: strings, numbers, True, lists") from None
     return Reference(module, attribute, call is not None, arguments, keywords, text)
+
+
+def _such_as(words: str, path: str, what: str) -> str:
+    """`words`, and behind them what may be meant by the path of a module: only where that can be read."""
+    better = f"{path.removesuffix('.py').removeprefix('./').replace('/', '.')}:{what}"
+    try:
+        parse(better)
+    except ValueError:
+        return words
+    return f'{words}: "{better}"'
 
 
 def _dotted(node: ast.expr | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import signal
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
-from . import frames, loading, topics
+from . import frames, given, loading, topics
 from .boot import Boot
 from .channel import Channel
 from .refusal import Refusal, describe, place, text_of
@@ -46,7 +45,7 @@ class Leash(Channel):
 
     def _send(self, message: dict[str, Any]) -> None:
         # The first NUL ends what a master that died has read the half of.
-        data = b"\0" + json.dumps(message, separators=(",", ":")).encode() + b"\0"
+        data = b"\0" + frames.encode(message)
         with self._writing:
             try:
                 self._wire.sock.sendall(data)
@@ -68,6 +67,7 @@ def run(boot: Boot, channel: Channel, order: dict[str, Any]) -> int:
     task, leash = order["task"], Leash(channel)
     if (messaging := sys.modules.get("clusterd.worker.messaging")) is not None:
         messaging.speak_only()
+    given.imported.set()
     signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=leash.watch, name="clusterd-task", daemon=True).start()
     try:
@@ -130,7 +130,7 @@ def _callable(call: str, directory: str) -> Callable[[], Any]:
 def _done(found: Any, name: str, published: bool) -> dict[str, Any]:
     """What it returned; where nobody is given it, it need not be JSON."""
     try:
-        size = len(frames.text(found).encode())
+        size = len(frames.text([found]).encode()) - 2  # as deep as it is in a message
         wrong = f"{size} bytes of JSON, expected at most {topics.MAX_DATA}" if size > topics.MAX_DATA else ""
     except (TypeError, ValueError) as e:
         wrong = f"found {type(found).__name__}, expected what JSON has ({e})"

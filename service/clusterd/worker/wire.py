@@ -7,6 +7,8 @@ because datagrams and seqpackets end at 212,992 bytes. Standard library only: it
 from __future__ import annotations
 
 import array
+import contextlib
+import errno
 import json
 import os
 import socket
@@ -24,6 +26,9 @@ LIMIT = 16 << 20
 
 MAX_FDS = 253
 """SCM_MAX_FD: what one sendmsg() may carry."""
+
+GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
+"""What writing to a peer that is not there any more fails with."""
 
 Message = dict[str, Any]
 
@@ -93,7 +98,8 @@ class Wire:
             self._out[-1] = (self._out[-1][0], self._copies(fds))
 
     def flush(self) -> None:
-        """Write what the socket takes. Raises Closed."""
+        """Write what the socket takes. Raises Closed when the peer is gone, WireError when it cannot be written for
+        another reason: too many descriptors under way, no memory."""
         while self._out:
             data, fds = self._out[0]
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
@@ -102,7 +108,9 @@ class Wire:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as e:
-                raise Closed(str(e)) from e
+                # Nobody will have it, and the descriptors of the last message are still the caller's, to close.
+                self._drop_unsent()
+                raise (Closed if e.errno in GONE else WireError)(str(e)) from e
             self._out_size -= sent
             for _ in range(min(len(fds), len(self._own))):
                 os.close(self._own.popleft())
@@ -110,6 +118,15 @@ class Wire:
                 self._out.popleft()
             else:
                 self._out[0] = (data[sent:], ())  # the descriptors went with the first byte
+
+    def exchange(self) -> list[tuple[Message, list[int]]]:
+        """Write what waits and take what has come, as `receive` does: who polls calls it on any event.
+
+        What a peer has said before it went is there to be read when nothing can be written to it any more.
+        """
+        with contextlib.suppress(Closed):
+            self.flush()
+        return self.receive()
 
     def receive(self) -> list[tuple[Message, list[int]]]:
         """One read's worth of messages, each with its descriptors (CLOEXEC, now the caller's to close).
@@ -158,11 +175,15 @@ class Wire:
         return self.sock.detach()
 
     def _drop(self) -> None:
+        self._drop_unsent()
+        while self._fds:
+            os.close(self._fds.popleft())
+
+    def _drop_unsent(self) -> None:
         self._out.clear()
         self._out_size = 0
-        for fds in (self._fds, self._own):
-            while fds:
-                os.close(fds.popleft())
+        while self._own:
+            os.close(self._own.popleft())
 
     def _copies(self, fds: Sequence[int]) -> tuple[int, ...]:
         """Of the descriptors of the last message, which waits until the peer reads."""

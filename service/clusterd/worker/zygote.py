@@ -20,7 +20,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from . import child, inspection, process
+from . import child, exiting, inspection, process
 from .boot import Boot
 from .engines import command
 from .memfd import memfd, read_memfd
@@ -92,8 +92,7 @@ class Zygote:
 
     def _on_ready(self, fd: int) -> None:
         if fd == self.wire.fileno():
-            self.wire.flush()
-            self._received.extend(self.wire.receive())
+            self._received.extend(self.wire.exchange())
             return
         for one in list(self._children.values()):
             if fd == one.exec_fd:
@@ -301,12 +300,14 @@ def _begin(script: str, fd: int) -> int:
     wire.send(up)
     # What exists now is the workers' to share: the collector must not touch its pages in each of them.
     gc.collect()
+    exiting.note_files()
     gc.freeze()
     return _serve(script, Zygote(wire, boot, up), prepared)
 
 
 def _leave_application_behind(script: str, sock: socket.socket, message: Message, up: Message) -> NoReturn:
     """Exec this script anew, without the application and what it has begun; pid and channel stay."""
+    process.end(inspection.processes())  # each worker begins its own
     memory = memfd({"boot": message, "up": up, "channel": sock.fileno()})
     os.set_inheritable(memory, True)
     sock.set_inheritable(True)

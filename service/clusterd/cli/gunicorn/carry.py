@@ -312,6 +312,8 @@ def _together(draft: Draft, values: Mapping[str, Value | Unread]) -> None:
         draft.put("workers", "workers", 1, 'gunicorn\'s default; "auto" is one per core')
     if draft.worker == "sync" and "http.threads" not in draft.keys:
         draft.put("threads", "http.threads", 1, "as a sync worker; more, where the application is safe for threads")
+    if "tls.certificate" in draft.keys and not draft.get("keyfile") and not isinstance(values.get("keyfile"), Unread):
+        draft.put("certfile", "tls.key", draft.keys["tls.certificate"], "gunicorn takes a key from there too")
 
 
 def _validate(draft: Draft) -> None:

@@ -217,7 +217,8 @@ class Embedded:
 class FileClaim:
     """A lock on one byte of a file, chosen by the key. The kernel frees it with the process, however that ends.
 
-    It belongs to the open file, not to the process (F_OFD_SETLK), so that threads exclude each other too.
+    It belongs to the open file, not to the process (F_OFD_SETLK), so that threads exclude each other too. What is
+    forked meanwhile has that file as well: to close it is not enough, and who has locked it is to unlock it.
     """
 
     def __init__(self, path: str, key: str, turn: int) -> None:
@@ -225,13 +226,14 @@ class FileClaim:
         self._byte = int.from_bytes(digest, "big") >> 2
         self._path = path
         self._fd = -1
+        self._owner = 0
 
     def take(self) -> bool:
         try:
             if self._fd < 0:
                 self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, self._byte, 1, 0)
-            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, lock)
+                self._owner = os.getpid()
+            self._lock(fcntl.F_WRLCK)
         except BlockingIOError:
             return False
         except OSError as e:
@@ -240,8 +242,14 @@ class FileClaim:
 
     def release(self) -> None:
         if self._fd >= 0:
+            if self._owner == os.getpid():
+                with contextlib.suppress(OSError):
+                    self._lock(fcntl.F_UNLCK)
             os.close(self._fd)
             self._fd = -1
+
+    def _lock(self, kind: int) -> None:
+        fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", kind, os.SEEK_SET, self._byte, 1, 0))
 
 
 def _put(db: sqlite3.Connection, key: str, packed: bytes, expires: float | None) -> None:

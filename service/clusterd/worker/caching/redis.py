@@ -111,28 +111,37 @@ class Redis:
 
 
 class RedisClaim:
-    """A key with a lease, renewed while this process computes."""
+    """A key with a lease, renewed while this process computes. It is released once, and perhaps while it is being
+    taken: a task that is cancelled does not wait for the thread that takes."""
 
     def __init__(self, store: Redis, name: str) -> None:
         self._store, self._name, self._token = store, name, secrets.token_hex(16)
         self._done = threading.Event()
         self._renewing: threading.Thread | None = None
+        self._lock = threading.Lock()
 
     def take(self) -> bool:
         if not self._store.take(self._name, self._token):
             return False
-        self._done.clear()
-        self._renewing = threading.Thread(target=self._renew, name="cache lease", daemon=True)
-        self._renewing.start()
-        return True
+        with self._lock:
+            if not self._done.is_set():
+                self._renewing = threading.Thread(target=self._renew, name="cache lease", daemon=True)
+                self._renewing.start()
+                return True
+        self._give_back()
+        return False
 
     def release(self) -> None:
-        if self._renewing is not None:
+        with self._lock:
             self._done.set()
-            self._renewing.join()  # a thread left over from an import would keep workers from being forked
-            self._renewing = None
-            with contextlib.suppress(CacheError):  # then it ends by itself
-                self._store.release(self._name, self._token)
+            renewing, self._renewing = self._renewing, None
+        if renewing is not None:
+            renewing.join()  # a thread left over from an import would keep workers from being forked
+            self._give_back()
+
+    def _give_back(self) -> None:
+        with contextlib.suppress(CacheError):  # then it ends by itself
+            self._store.release(self._name, self._token)
 
     def _renew(self) -> None:
         while not self._done.wait(LEASE / 3):

@@ -16,7 +16,8 @@ class Claim(Protocol):
         """Try, without waiting. Raises CacheError."""
 
     def release(self) -> None:
-        """Give it back, or do nothing where it was not taken. Raises nothing."""
+        """Give it back, or do nothing where it was not taken. Where the store is remote, a `take` that is under way in
+        another thread then takes nothing. Raises nothing."""
 
 
 class Store(Protocol):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+
+from ..process import borrowed
 
 _TCP_INFO = struct.Struct("=44xI4xI72xQ20xI")
 """tcpi_last_data_sent and _recv, milliseconds ago, tcpi_bytes_received, tcpi_data_segs_out (linux/tcp.h)."""
@@ -27,7 +28,7 @@ class Accepted:
 
     def _is_ours(self, fd: int) -> bool:
         try:
-            with _borrowed(fd) as sock:
+            with borrowed(fd) as sock:
                 listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
                 return not listens and _name(sock) in self._names
         except OSError:
@@ -40,7 +41,7 @@ def idle(fds: Iterable[int]) -> dict[int, int]:
     found = {}
     for fd in fds:
         try:
-            with _borrowed(fd) as sock:
+            with borrowed(fd) as sock:
                 info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
         except OSError:
             continue  # closed meanwhile, or of a UNIX socket, which does not tell
@@ -63,16 +64,6 @@ def ignore(fd: int) -> None:
                     epoll.unregister(fd)
         except OSError:
             pass  # another thread has closed either
-
-
-@contextlib.contextmanager
-def _borrowed(fd: int) -> Iterator[socket.socket]:
-    """Raises OSError."""
-    sock = socket.socket(fileno=fd)
-    try:
-        yield sock
-    finally:
-        sock.detach()
 
 
 def _links() -> list[tuple[int, str]]:

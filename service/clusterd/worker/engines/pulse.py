@@ -69,7 +69,10 @@ class Count:
 
 
 class Threads:
-    """Requests in threads, as a WSGI application that counts them sees them."""
+    """Requests in threads, as a WSGI application that counts them sees them: each ends when the application returns.
+
+    Its body is not counted. That would take a wrapper for each, and a stream that is silent is not one that hangs.
+    """
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
@@ -94,6 +97,11 @@ class Threads:
     def requests(self) -> int:
         """Begun so far."""
         return self._begun.value
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way; asking changes nothing, and is for when no more are begun."""
+        return self._begun.value > self._ended.value
 
     def figures(self, connections: int | None) -> Figures | None:
         """None when all threads have been busy with the same requests since the last look."""

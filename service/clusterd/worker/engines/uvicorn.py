@@ -19,7 +19,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from .. import tls
+from .. import exiting, tls
 from ..board import Figures
 from ..channel import Channel, Draining
 from ..refusal import Refusal
@@ -101,7 +101,7 @@ class Uvicorn:
         loop = self._new_loop()
         asyncio.set_event_loop(loop)
         worker = _Worker(self._config, self._boot, listeners, channel)
-        return loop.run_until_complete(worker.main())
+        return exiting.run(loop, worker.main(), worker.cuts)
 
     def _new_loop(self) -> asyncio.AbstractEventLoop:
         get_factory = getattr(self._config, "get_loop_factory", None)  # since 0.36
@@ -132,7 +132,12 @@ class _Worker:
             config.http_protocol_class = _noting(config.http_protocol_class, self._noted)
         self._goodbyes = Goodbyes()
         self._closed = 0
+        self._cut = 0
         self._websockets = 0
+
+    def cuts(self) -> bool:
+        """Whether requests are under way that will not be answered any more."""
+        return self._cut > 0 or bool(self._state.tasks)
 
     async def main(self) -> int:
         orders = Orders(self._channel, self._config.timeout_keep_alive)
@@ -179,13 +184,17 @@ class _Worker:
         self._channel.say("draining")
         self._answer_with_close()
         await self._wait_for_clients(draining)
-        cut = sum(_in_flight(p) or p.transport.get_write_buffer_size() > 0 for p in self._http())
+        self._cut = sum(_in_flight(p) or p.transport.get_write_buffer_size() > 0 for p in self._http())
         if self._tick is not None:
             self._tick.cancel()
         await self._lifespan.shut_down_by(draining.deadline)
         self._pulse.stop()
         self._channel.say(
-            "drained", requests=self._state.total_requests, closed=self._closed, websockets=self._websockets, cut=cut
+            "drained",
+            requests=self._state.total_requests,
+            closed=self._closed,
+            websockets=self._websockets,
+            cut=self._cut,
         )
 
     # drain

@@ -8,6 +8,7 @@ while it serves the loop does not look at the channel either: it asks the kernel
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import logging
 import math
@@ -37,6 +38,9 @@ _BACKLOG = 4096
 _CONNECTIONS = 4096
 """Connections without `max-connections`: waitress's own 100 is less than one browser farm keeps open."""
 
+_STALLED = 120
+"""Seconds without a byte, in the middle of an upload or a download, after which a client is gone: waitress's own."""
+
 _TICK = 0.02
 """Seconds between two looks at the connections, during a drain only."""
 
@@ -52,7 +56,7 @@ def prepare(app: Any, boot: Boot) -> Waitress:
     keep_alive = max(1, math.ceil(http.keep_alive))
     settings: dict[str, Any] = {
         "backlog": _BACKLOG,
-        "channel_timeout": keep_alive,
+        "channel_timeout": max(_STALLED, keep_alive),
         "cleanup_interval": 1,
         "url_prefix": http.root_path,
         "clear_untrusted_proxy_headers": True,
@@ -109,7 +113,7 @@ class _Worker:
         self._listeners = listeners
         self._servers: list[Any] = []
         self._threads = Threads(settings["threads"])
-        self._open = _opener(self._threads.counted(app), settings, boot.http, self._map)
+        self._open = _opener(self._threads.counted(app), settings, boot.http, self._map, keep_alive)
         self._pulse = Pulse(boot, channel, self._figures)
         self._pause = 0.0
         self._watch = select.epoll()
@@ -252,7 +256,9 @@ class _Reader:
         raise  # called by the loop while it handles what went wrong
 
 
-def _opener(app: Any, settings: dict[str, Any], http: Http, channels: dict[int, Any]) -> Callable[[socket.socket], Any]:
+def _opener(
+    app: Any, settings: dict[str, Any], http: Http, channels: dict[int, Any], keep_alive: float
+) -> Callable[[socket.socket], Any]:
     """Makes a server object of a listener, all on one map and one set of threads; create_server() refuses a mix."""
     server_module: Any = importlib.import_module("waitress.server")
     adj = {unix: _adjustments(settings, http, unix) for unix in (False, True)}
@@ -264,9 +270,19 @@ def _opener(app: Any, settings: dict[str, Any], http: Http, channels: dict[int, 
         kind = server_module.UnixWSGIServer if unix else server_module.TcpWSGIServer
         info = (sock.family, sock.type, sock.proto, sock.getsockname())
         given = {"dispatcher": dispatcher, "adj": adj[unix], "bind_socket": False, "sockinfo": info}
-        return kind(app, channels, False, sock, **given)
+        server = kind(app, channels, False, sock, **given)
+        server.maintenance = functools.partial(_close_late, server, server.maintenance, keep_alive)
+        return server
 
     return open
+
+
+def _close_late(server: Any, close_stalled: Callable[[float], None], keep_alive: float, now: float) -> None:
+    """Called by waitress every second. Its own time-out does not ask whether a connection is idle or just slow."""
+    close_stalled(now)
+    for channel in server.active_channels.values():
+        if channel.last_activity < now - keep_alive and channel.request is None and not _in_flight(channel):
+            channel.will_close = True
 
 
 def _adjustments(settings: dict[str, Any], http: Http, unix: bool) -> Any:

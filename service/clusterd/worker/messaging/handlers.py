@@ -36,7 +36,7 @@ class Handler:
     def tell(self, error: BaseException) -> str:
         """Log it; what the asker is told of it."""
         log.error("the handler of '%s' raised", self.topic, exc_info=error)
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 class Loops:
@@ -157,18 +157,33 @@ class Handlers:
             self._loops.spawn(self._pump(handler))
 
     async def _pump(self, handler: Handler) -> None:
+        import asyncio
+
         try:
             while (message := handler.inbox.take()) is not None:
-                await self._reply(handler, message, None)
+                await self._reply(handler, message, _unanswered)
+        except asyncio.CancelledError:
+            # Of something that the handler awaited, or of this task, which Python 3.10 cannot tell: another goes on.
+            self._loops.call(functools.partial(self._kick, handler), awaited=self._awaits_loop())
+            raise
         finally:
             handler.pumping = False
 
-    async def _reply(self, handler: Handler, message: Message, answer: Answer | None) -> None:
-        found, error = None, None
+    async def _reply(self, handler: Handler, message: Message, answer: Answer) -> None:
+        """Raises CancelledError, when it has answered."""
+        import asyncio
+
         try:
             made: Awaitable[Any] = handler.function(message)
             found = await made
+        except asyncio.CancelledError as e:
+            answer(None, handler.tell(e))
+            raise
         except Exception as e:
-            error = handler.tell(e)
-        if answer is not None:
-            answer(found, error)
+            answer(None, handler.tell(e))
+        else:
+            answer(found, None)
+
+
+def _unanswered(found: Any, error: str | None) -> None:
+    """To what was no request."""

@@ -21,7 +21,7 @@ _IMPORTING = "while the application is imported there is no worker yet: send whe
 
 
 class Hub:
-    """One for each process. Made at the import, in the zygote; it opens nothing before the fork."""
+    """One for each process. Made at the import, and opens nothing before that is over: in a zygote, before the fork."""
 
     def __init__(self) -> None:
         self.loops = Loops()
@@ -57,6 +57,8 @@ class Hub:
     def link(self) -> Link | Alone:
         """Connected at the first use, with every retained value. Raises MessageError."""
         if self._link is None or self._owner != os.getpid():
+            if threading.current_thread() is not threading.main_thread():
+                given.imported.wait()  # one that the import has begun: what it has to say is no less to be said then
             with self._lock:
                 if self._link is None:
                     self._connect()
@@ -267,8 +269,8 @@ def encoded(message: dict[str, Any]) -> bytes:
 
 
 def importing() -> bool:
-    """Whether this is a zygote: workers do not exist yet."""
-    return "CLUSTERD_APP" in os.environ and "CLUSTERD_WORKER" not in os.environ
+    """Whether this is a zygote, or a worker that imports for itself: it is none yet."""
+    return not given.imported.is_set() or ("CLUSTERD_APP" in os.environ and "CLUSTERD_WORKER" not in os.environ)
 
 
 def _descriptor() -> int | None:

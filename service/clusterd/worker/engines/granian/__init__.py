@@ -18,6 +18,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
+from ... import exiting
 from ...channel import Channel, Draining
 from ...refusal import Refusal
 from .. import require, require_module
@@ -90,7 +91,8 @@ class Granian:
         loop: asyncio.AbstractEventLoop = loops.get(self.boot.http.loop if self.interface == "asgi" else "asyncio")
         asyncio.set_event_loop(loop)
         application: Application = (Asgi if self.interface == "asgi" else Wsgi)(self.app, self.boot)
-        return loop.run_until_complete(_Worker(self.boot, application, listeners, channel).main())
+        worker = _Worker(self.boot, application, listeners, channel)
+        return exiting.run(loop, worker.main(), lambda: worker.cuts)
 
 
 class _Worker:
@@ -103,6 +105,8 @@ class _Worker:
         self._channel = channel
         self._servers: Servers | None = None
         self._closed = 0
+        self.cuts = False
+        """Requests are under way that will not be answered any more."""
 
     async def main(self) -> int:
         orders = Orders(self._channel, self._boot.http.keep_alive)
@@ -124,6 +128,7 @@ class _Worker:
         if self._servers is not None:
             await self._wait_for_clients(self._servers, draining)
             cut = len(self._servers.accepted.fds())
+        self.cuts = cut > 0 or self._application.busy()
         await self._application.stop(draining.deadline)
         pulse.stop()
         requests, websockets = self._application.requests, self._application.websockets

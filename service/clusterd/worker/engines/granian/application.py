@@ -53,6 +53,7 @@ class Application:
         return 0
 
     def busy(self) -> bool:
+        """Whether it is at work, be it for a client that has gone."""
         return False
 
     def figures(self) -> Figures | None:
@@ -104,6 +105,9 @@ class Wsgi(Application):
     @property
     def requests(self) -> int:
         return self._threads.requests
+
+    def busy(self) -> bool:
+        return self._threads.busy
 
     async def start(self, awaits: Callable[[str], None]) -> None:
         if self._health_path is not None:
