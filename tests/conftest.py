@@ -46,12 +46,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Shares(LoadScopeScheduling):
-    """How `-n 2` shares the tests out.
+    """How `-n 4` shares the tests out.
 
     What runs in a machine is alone there: a file and a release at a time go to whoever is free. What runs on this host
     stays together, since it takes free ports that the load of another process could take in between. Who is free goes
     on with the release it has a machine of, if it can: a process has one at a time, and each change is a boot.
     """
+
+    LONG = "tests/systemd/test_many.py"
+    """One test of minutes: as the last it would be waited for alone, so it comes first."""
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, test = nodeid.partition("::")
@@ -64,7 +67,10 @@ class Shares(LoadScopeScheduling):
         last = {each: _release(next(reversed(units), "")) for each, units in self.assigned_work.items()}
         ours, others = last.pop(node, ""), set(last.values())
         # Most tests first, as they are sorted: the first of the best.
-        scope = min(self.workqueue, key=lambda scope: (_release(scope) != ours, _release(scope) in others))
+        scope = min(
+            self.workqueue,
+            key=lambda scope: (self.LONG not in scope, _release(scope) != ours, _release(scope) in others),
+        )
         self.workqueue.move_to_end(scope, last=False)
         super()._assign_work_unit(node)
 

@@ -24,6 +24,7 @@ def forge():
 def child():
     if os.fork() == 0:
         os.setsid()
+        signal.alarm(30)  # without a cgroup of its worker's nobody ends it
         say("STATUS=a child's")
         signal.pause()
     return None

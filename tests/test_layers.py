@@ -22,7 +22,8 @@ LAYERS: dict[str, frozenset[str]] = {
     "shell": frozenset({"worker.wire", "worker.native", "balance"}),
     "generator": frozenset({"config"}),
     "keeper": frozenset({"worker.wire", "shell"}),
-    "usher": frozenset({"worker.wire", "shell"}),
+    "usher": frozenset({"worker.wire", "shell", "relay"}),
+    "relay": frozenset(),
     "bridge": frozenset({"bus", "worker.wire", "worker.frames", "worker.topics", "worker.caching"}),
     "drain": frozenset({"worker.wire", "shell", "config"}),
     "master": frozenset(

@@ -95,6 +95,8 @@ def test_request_that_nobody_answers() -> None:
     [
         (b"[]", "not a JSON object"),
         (b'{"op":"broadcast","topic":"t","data":NaN}', "not a JSON object"),
+        (b'{"op":"broadcast","topic":"t","data":1e999}', "not a JSON object"),
+        (b'{"op":"send","topic":"t","data":1,"to":%s}' % (b"[" * 600 + b"]" * 600), "not a JSON object"),
         (b'{"op":"exec"}', "op 'exec': expected one of on, off"),
         (b'{"op":["on"]}', "expected one of"),
         (b'{"op":"broadcast","topic":"t"}', "has 'data'"),
@@ -126,6 +128,28 @@ def test_values() -> None:
     say(router, 2, op="publish", key="ü", value=None, number=7)
     assert [m.get("key", m["event"]) for m in heard(router, 2)] == ["ü", "done"]
     assert router.writes
+
+
+def test_a_publisher_has_its_value_when_it_is_done() -> None:
+    """Also one that has only just asked for the values, as after another master, and one that reads slowly: it gets
+    what it has missed before, in order, and the end of all."""
+    router = cluster(1, 2)
+    say(router, 1, op="publish", key="a", value=1, number=1)
+    say(router, 2, op="values")
+    say(router, 2, op="publish", key="b", value=2, number=1)
+    assert [(m["event"], m["version"]) for m in heard(router, 2)] == [
+        ("value", 1), ("value", 2), ("current", 2), ("done", 2)
+    ]  # fmt: skip
+    router.members[2].queue = Queue(limit=100)
+    for n in range(9):
+        say(router, 1, op="publish", key="a", value=n, number=n)
+    say(router, 2, op="publish", key="b", value="last", number=2)
+    say(router, 1, op="publish", key="a", value="later", number=9)
+    found = heard(router, 2)
+    done = found.index({"event": "done", "number": 2, "version": 12})
+    assert {m["key"]: m["value"] for m in found[:done]} == {"a": 8, "b": "last"}
+    assert [m["value"] for m in found[done + 1 :]] == ["later"]
+    assert [m["version"] for m in found] == sorted(m["version"] for m in found)
 
 
 def test_a_value_is_not_lost_to_a_slow_reader() -> None:

@@ -138,6 +138,19 @@ def test_master_replaced(site: Site) -> None:
     assert "soaking" in err and "#13: refused: died" in err
 
 
+def test_a_terminal_is_not_given_orders(site: Site) -> None:
+    """Nor anything that reverses what is read: what an application died of may have them in it, and root reads it."""
+    site.write("hello")
+    master = site.master("hello")
+    master.answers("Reload", error("Refused", reason="\x1b]0;pwned\x07 \u202eno", detail="line\n\x9b8m hidden"))
+    found, out, err = site.run("reload", "hello")
+    assert found == 1 and r"\x1b]0;pwned\x07 \u202eno" in err and r"\x9b8m hidden" in err
+    master.status["problem"] = "\x1b[2J"
+    master.status["workers"][1]["last_end"] = "\x1b[2J"
+    out = site.run("status", "hello")[1]
+    assert out.count(r"\x1b[2J") == 2 and "\x1b" not in out + err
+
+
 def test_master_gone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A master that goes away and has no successor is exit status 4, within a bounded time."""
     monkeypatch.setattr(change, "SUCCESSION", 0.3)

@@ -95,6 +95,17 @@ def test_a_bus_without_its_package(site: Site, directory: str, monkeypatch: pyte
     assert "apt install python3-redis" in err
 
 
+def test_a_key_below_env(site: Site, directory: str) -> None:
+    """A line below [env] is a variable, whatever it is called: the name of a key is a warning, of none other."""
+    path = site.write("hello", hello(directory, '[env]\nuser = "www-data"\nUSER = "x"\nsoak = "2s"\nhttp = "x"\n'))
+    status, out, err = site.run("check", "hello")
+    assert (status, out) == (0, f"{path}: valid\n")
+    assert err.splitlines() == [
+        f"warning: {path}: env.user: found a variable with the name of a key, expected 'user' above all tables",
+        "  hint: below [env] it is a variable, and nothing to clusterd: a key belongs above all tables",
+    ]
+
+
 def test_missing_file(site: Site) -> None:
     """A FILE that is not there is a problem like others."""
     status, _, err = site.run("check", str(site.root / "no.toml"))
@@ -170,6 +181,24 @@ def test_cannot_compare(site: Site, directory: str) -> None:
     status, out, _ = site.run("check", "hello")
     assert status == 0
     assert "cannot be compared with what runs: hello: only root may" in out
+
+
+def test_reload_without_root(site: Site, directory: str, tmp_path: Path) -> None:
+    """Where others than root may write the environment of ExecReload=, that does not read [tls] as root: a warning
+    says so, and what to do; without [tls] there is nothing to say."""
+    pair, file = make(tmp_path, "site", 1), site.root / "env"
+    file.touch()
+    file.chmod(0o666)
+    path = site.write("hello", hello(directory, f'environment-file = "{file}"'))
+    assert "environment-file" not in site.run("check", "hello")[2]
+    tls = f'environment-file = "{file}"\n[tls]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"'
+    site.write("hello", hello(directory, tls))
+    status, out, err = site.run("check", "hello")
+    assert status == 0 and out.startswith(f"{path}: valid\n")
+    assert f"warning: {path}: environment-file: found '" in err and "which others than root may change, expected" in err
+    assert "'clusterd reload hello' as root" in err
+    site.write("hello", hello(directory, tls.replace(str(file), "/etc/os-release")))
+    assert "root may change" not in site.run("check", "hello")[2]
 
 
 def test_certificates(site: Site, directory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from clusterd.cli.gunicorn import arguments, carry, reading
 from clusterd.cli.gunicorn.table import TABLE
+from clusterd.config.load import from_run
 from tests.conftest import PROJECT
 from tests.patience import HANG
 
@@ -150,6 +151,35 @@ def test_what_cannot_be_imported(site: Site, text: str, message: str) -> None:
     status, out, err = site.run("import-gunicorn", str(path))
     assert (status, out) == (2, "")
     assert message in err
+
+
+def test_a_certificate_with_its_key(site: Site) -> None:
+    """gunicorn takes a certificate's file for the key's where none is named; what is written says so, and is valid."""
+    path = site.root / "gunicorn.conf.py"
+    path.write_text('wsgi_app = "a:b"\ncertfile = "/c.pem"\n')
+    status, out, err = site.run("import-gunicorn", str(path))
+    found = tomllib.loads(out)
+    assert (status, found["tls"]) == (0, {"certificate": "/c.pem", "key": "/c.pem"})
+    assert "changed: certfile: tls.key = " in err
+    assert from_run(**{**found, "name": "x"}).tls.key == "/c.pem"
+    path.write_text('wsgi_app = "a:b"\ncertfile = "/c.pem"\nkeyfile = "/k.pem"\n')
+    assert tomllib.loads(site.run("import-gunicorn", str(path))[1])["tls"]["key"] == "/k.pem"
+    path.write_text('wsgi_app = "a:b"\ncertfile = "/c.pem"\nkeyfile = made()\n')
+    status, out, err = site.run("import-gunicorn", str(path))
+    assert "key" not in tomllib.loads(out)["tls"] and "not read: keyfile: " in err
+
+
+def test_defaults_of_the_environment(site: Site) -> None:
+    """WEB_CONCURRENCY, PORT and FORWARDED_ALLOW_IPS are gunicorn's defaults, and weaker than all else."""
+    before = "WEB_CONCURRENCY=4 PORT=9000 FORWARDED_ALLOW_IPS=* gunicorn"
+    status, out, err = site.run("import-gunicorn", "--", f"{before} a:b")
+    found = tomllib.loads(out)
+    assert (status, found["workers"], found["listen"]) == (0, 4, "0.0.0.0:9000")
+    assert found["http"]["forwarded-allow-ips"] == ["*"]
+    assert found["env"] == {"WEB_CONCURRENCY": "4", "PORT": "9000", "FORWARDED_ALLOW_IPS": "*"}
+    assert "changed: bind: it depends on the environment variable PORT: it is fixed now" in err
+    found = tomllib.loads(site.run("import-gunicorn", "--", f"{before} -w 2 -b :1 a:b")[1])
+    assert (found["workers"], found["listen"]) == (2, "0.0.0.0:1")
 
 
 def test_a_variable_is_not_an_address(site: Site) -> None:

@@ -66,6 +66,14 @@ FOUND: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
     ),
     "gunicorn": ({"a.py": FASTAPI, "gunicorn.conf.py": "wsgi_app = 'shop.web:make()'\n"}, {"app": "shop.web:make()"},
                  "in gunicorn.conf.py"),
+    "gunicorn's default object": (DJANGO | {"Procfile": "web: gunicorn -w 2 --name shop -k=sync -R mysite.wsgi\n"},
+                                  {"app": "mysite.wsgi:application"}, "mysite.wsgi:application, in Procfile"),
+    "gunicorn's last option": (DJANGO | {"Procfile": "web: exec gunicorn mysite.wsgi --log-file - | tee log\n"},
+                               {"app": "mysite.wsgi:application"}, "mysite.wsgi:application, in Procfile"),
+    "gunicorn's file without an object": ({"gunicorn.conf.py": "wsgi_app = 'shop.web'\n"},
+                                          {"app": "shop.web:application"}, "in gunicorn.conf.py"),
+    "a procfile of something else": ({"a.py": FASTAPI, "Procfile": "web: gunicorn -k x\nworker: gunicorn b.c\n"},
+                                     {"app": "a:app"}, "in a.py"),
     "pyproject": ({"pyproject.toml": "[tool.fastapi]\nentrypoint = 'api.main:app'\n"}, {"app": "api.main:app"},
                   "in pyproject.toml"),
     "flaskenv": ({".flaskenv": "FLASK_APP=shop.web:create()\n"}, {"app": "shop.web:create()"}, "in .flaskenv"),
@@ -73,6 +81,10 @@ FOUND: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
              {"command": ["node", "src/server.js"], "ready": "after 2s"}, "Node.js: src/server.js"),
     "node that opens a port": (NODE | {"src/server.js": "listen(80)"}, {"command": ["node", "src/server.js"]},
                                "note: src/server.js does not seem to take its socket from systemd"),
+    "a number without measure": (
+        {"a.py": FASTAPI, "pyproject.toml": f"[tool]\nx = {'9' * 5000}\n", "package.json": f"[{'9' * 5000}]"},
+        {"app": "a:app"}, "a:app",
+    ),
     "broken neighbour": ({"a.py": "def (\n", "b.py": FASTAPI, "tests/app.py": FASTAPI}, {"app": "b:app"}, "b:app"),
 }  # fmt: skip
 

@@ -26,6 +26,7 @@ FILES: dict[str, str | bytes] = {
     "A host by its name": 'app = "hello:app"\nlisten = "localhost:8000"\n',
     "An IPv6 address without brackets": 'app = "hello:app"\nlisten = "::1:8000"\n',
     "A UNIX socket as gunicorn writes it": 'app = "hello:app"\nlisten = "unix:/run/hello.sock"\n',
+    "A UNIX socket in the service's own directory": 'app = "hello:app"\nlisten = "/run/clusterd/hello/http.sock"\n',
     "Two addresses that overlap": 'app = "hello:app"\nlisten = ["8000", "127.0.0.1:8000"]\n',
     "A time without its unit": GOOD + "[reload]\nsoak = 2\n",
     "A time with a unit that is none": GOOD + '[reload]\nsoak = "2 parsecs"\n',

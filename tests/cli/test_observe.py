@@ -142,6 +142,20 @@ def test_not_a_master(site: Site) -> None:
     assert site.run("status", "hello")[0] == 4
 
 
+def test_list_of_one_address_twice(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two files with one address, list calls that one invalid which check refuses: by who runs, then by name."""
+    monkeypatch.setattr(observe, "LIST_PATIENCE", HANG)
+    for name in ("alpha", "beta", "gamma"):
+        site.write(name, f'app = "a:b"\nlisten = "{8001 if name == "gamma" else 8000}"\n')
+    rows = {row["name"]: row for row in json.loads(site.run("list", "--json")[1])}
+    assert [row["state"] for row in rows.values()] == ["stopped", "invalid", "stopped"]
+    assert "'alpha' listens on '[::]:8000'" in rows["beta"]["problem"]
+    site.master("beta")
+    rows = {row["name"]: row for row in json.loads(site.run("list", "--json")[1])}
+    assert [row["state"] for row in rows.values()] == ["invalid", "serving", "stopped"]
+    assert site.run("check", "alpha")[0] == 2
+
+
 def test_list(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """list has every file and every running instance, and exits 0 whatever their states are."""
     answered = control.status

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import types
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 import clusterd
-from clusterd.config.settings import Settings
+from clusterd.config.places import MAX_RUNTIME, MAX_RUNTIME_APP
+from clusterd.config.settings import Settings, Tls
 
 from .conftest import Site
 
@@ -70,6 +72,97 @@ def test_file(site: Site, ran: list[Any]) -> None:
     assert [address.port for address in settings.listen] == [8000]
 
 
+APP = 'app = "hello:app"\nlisten = "8000"\n'
+TLS = APP + '[tls]\ncertificate = "/a.pem"\nkey = "/a.key"\nminimum-version = "1.3"\n'
+MINE = ("--tls-certificate", "/b.pem")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "expected"),
+    [
+        (TLS, (*MINE, "--tls-key", "/b.key"), Tls("/b.pem", "/b.key", "1.3")),
+        (TLS, MINE, Tls("/b.pem", "/a.key", "1.3")),
+        (APP, (*MINE, "--tls-key", "/b.key"), Tls("/b.pem", "/b.key", "1.2")),
+        (APP + '[tls]\nkey = "/a.key"\n', MINE, Tls("/b.pem", "/a.key", "1.2")),
+        (APP + '[profile.new.tls]\ncertificate = "/c.pem"\nkey = "/c.key"\n', MINE, Tls("/b.pem", "/c.key", "1.2")),
+    ],
+)
+def test_a_files_tls(site: Site, ran: list[Any], text: str, options: tuple[str, ...], expected: Tls) -> None:
+    """An option is in the place of its own key: what the file and its profile say of TLS besides, is kept."""
+    profile = ("--profile", "new") if "profile" in text else ()
+    assert site.run("run", str(site.write("hello", text)), *options, *profile)[0] == 7
+    assert ran[0][0].tls == expected
+
+
+@pytest.mark.parametrize(
+    "option", ["--listen", "--workers", "--directory", "--python", "--tls-certificate", "--tls-key"]
+)
+@pytest.mark.parametrize("what", ["hello:app", "FILE"])
+def test_an_empty_value(site: Site, ran: list[Any], option: str, what: str) -> None:
+    """An option without a value, as a variable that is not set leaves it, is an error that names it: no TLS is left
+    out for it."""
+    found = str(site.write("hello")) if what == "FILE" else what
+    status, _, err = site.run("run", found, "--tls-certificate", "/a", "--tls-key", "/a", option, "")
+    assert (status, ran) == (2, []) and err.startswith(f"clusterd: {option}: its value is empty\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        (("--engine", "granian"), "engine"),
+        (("--python", "/usr/bin/python3"), "python"),
+        ((*MINE, "--tls-key", "/b.key"), "tls-certificate"),
+    ],
+)
+def test_options_of_an_application(site: Site, ran: list[Any], options: tuple[str, ...], key: str) -> None:
+    """What only an application has is refused of a file with a command, and not ignored."""
+    path = site.write("hello", 'command = ["node", "server.js"]\nlisten = "8000"\n')
+    status, _, err = site.run("run", str(path), *options)
+    assert (status, ran) == (2, [])
+    assert f"error: clusterd run: --{key}: found a key that only 'app' has, expected a key that 'command' has\n" in err
+
+
+def test_options_are_checked_with_the_file(site: Site, ran: list[Any]) -> None:
+    """What a file and an option get wrong together is told, of the option where it is the option's key."""
+    path = site.write("hello", APP + "[http]\nthreads = 8\n")
+    status, _, err = site.run("run", str(path), "--engine", "uvicorn", "--workers", "0")
+    assert (status, ran) == (2, [])
+    assert f"error: {path}: http.threads: found 8, which uvicorn cannot do" in err
+    assert "error: clusterd run: --workers: found 0, expected" in err and err.endswith(f"{path}: 2 problems\n")
+
+
+def test_neighbours_do_not_matter(site: Site, ran: list[Any]) -> None:
+    """Two files with one address may be run one at a time: nobody runs what lies beside in the foreground."""
+    path = site.write("hello")
+    site.write("aaa")
+    assert site.run("run", str(path))[0] == 7
+
+
+@pytest.mark.parametrize(
+    ("what", "most", "path"),
+    [
+        (("hello:app",), MAX_RUNTIME_APP, "control"),
+        (("--command", "server", "--listen", "8000"), MAX_RUNTIME, "notify/4294967295"),
+    ],
+    ids=["app", "command"],
+)
+def test_a_long_runtime_directory(
+    site: Site, ran: list[Any], monkeypatch: pytest.MonkeyPatch, what: tuple[str, ...], most: int, path: str
+) -> None:
+    """The longest that is taken has room for every socket in it; of a longer one the limit is told."""
+    monkeypatch.chdir(site.root)
+    longest = "x" * (most - len(f"{site.root}/"))
+    assert site.run("run", *what, "--runtime", longest)[0] == 7
+    assert ran[0][1] == site.root / longest
+    (site.root / longest / path).parent.mkdir(exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(f"{site.root / longest}/{path}")
+    status, _, err = site.run("run", *what, "--runtime", longest + "x")
+    assert (status, len(ran)) == (2, 1)
+    assert err.startswith(f"clusterd: --runtime: at most {most} bytes, for its sockets: ")
+    assert site.run("run", "hello:app", "--runtime", "")[2] == "clusterd: --runtime: its value is empty\n"
+
+
 def test_accounts_are_systemds(site: Site, ran: list[Any]) -> None:
     """`user` and `group` of a file have no effect in the foreground, and that is said."""
     path = site.write("hello", 'app = "hello:app"\nlisten = "8000"\nuser = "www-data"\n')
@@ -96,6 +189,7 @@ def test_tables_of_the_unit(site: Site, ran: list[Any]) -> None:
         (["hello"], 'hint: name the object in the module too: "hello:app"'),
         (["hello:app", "--listen", "nowhere"], "listen"),
         (["hello:app", "--workers", "0"], "workers"),
+        (["hello:app", "--workers", "9" * 5000], 'workers: found "999'),
         (["--command", "'open"], "--command: No closing quotation"),
         (["missing.toml"], "No such file"),
         (["hello:app", "--name", "No Name"], "name"),

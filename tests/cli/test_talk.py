@@ -34,6 +34,16 @@ def test_send(site: Site, count: int, words: str) -> None:
     assert master.asked("Send") == [{"topic": "t", "data": '{"a":[1,"ä"]}'}]
 
 
+def test_send_a_negative_number(site: Site) -> None:
+    """What begins with '-' and is no option is JSON, before the options and behind them."""
+    site.write("hello")
+    master = site.master("hello")
+    master.answers("Send", heard(1))
+    assert site.run("send", "hello", "t", "-5")[0] == 0
+    assert site.run("send", "hello", "t", "--worker", "17", "-5")[0] == 0
+    assert master.asked("Send") == [{"topic": "t", "data": "-5"}, {"topic": "t", "data": "-5", "worker": "17"}]
+
+
 def test_send_to_one(site: Site) -> None:
     """With --worker one worker is meant, and that it did not hear is exit status 1."""
     site.write("hello")

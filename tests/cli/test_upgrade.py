@@ -1,5 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from clusterd.cli import upgrade
+
 from .conftest import Site, error
 
 
@@ -20,3 +27,22 @@ def test_refused(site: Site) -> None:
     assert err.startswith("clusterd: hello: upgrade refused: the clusterd now on disk cannot: no\n")
     status, out, err = site.run("upgrade", "--all")
     assert (status, out) == (1, "") and err.endswith("clusterd: 1 not upgraded\n")
+
+
+def test_one_that_does_not_come_to_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reload that takes long, or somebody who answers everything but this: the others wait for it so long only."""
+    monkeypatch.setattr(upgrade, "LIMIT", 2.0)
+    for name in ("hello", "other"):
+        site.write(name)
+    busy, free = site.master("hello"), site.master("other")
+
+    def never(_: dict[str, Any]) -> Iterator[None]:
+        busy.ended.wait()
+        yield None
+
+    busy.scripts["Upgrade"] = never
+    free.answers("Upgrade", error("Refused", reason="no", detail=""))
+    status, out, err = site.run("upgrade", "--all")
+    assert (status, out) == (1, "") and len(free.asked("Upgrade")) == 1
+    assert "clusterd: hello: not upgraded within 2 s; its master has been asked, and will when it can\n" in err
+    assert err.endswith("clusterd: 2 not upgraded\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from typing import Any
 
@@ -73,11 +74,26 @@ def test_owners(table: dict[str, str], expected: tuple[int, str | None, str | No
         ("", 'write a port ("8000"), "ADDRESS:PORT", "[IPV6]:PORT" or the absolute path of a UNIX socket'),
         ("127.0.0.1", 'write a port ("8000"), "ADDRESS:PORT", "[IPV6]:PORT" or the absolute path of a UNIX socket'),
         ("x.sock", 'write a port ("8000"), "ADDRESS:PORT", "[IPV6]:PORT" or the absolute path of a UNIX socket'),
-        ("localhost:80", 'names are not looked up, this one is "127.0.0.1:80"'),
-        ("unix:/run/x.sock", 'a UNIX socket is written as its path alone: "/run/x.sock"'),
+        ("localhost:80", 'names are not looked up: "127.0.0.1:80"'),
+        ("localhost:", "names are not looked up"),
+        ("unix:/run/x.sock", 'a UNIX socket is written as its absolute path alone: "/run/x.sock"'),
+        ("unix:///run/x.sock", 'a UNIX socket is written as its absolute path alone: "/run/x.sock"'),
+        ("unix:run.sock", "a UNIX socket is written as its absolute path alone"),
+        ("unix:" * 9000, "a UNIX socket is written as its absolute path alone"),
+        ("http://127.0.0.1:8000", 'an address has no "http://": "127.0.0.1:8000"'),
+        ("https://[::1]:8000/", 'an address has no "https://": "[::1]:8000"'),
+        ("tcp://0.0.0.0:80", 'an address has no "tcp://": "0.0.0.0:80"'),
+        ("http://localhost:80", 'an address has no "http://"'),
+        ("tcp://" * 9000, 'an address has no "tcp://"'),
         ("127.0.0.256:80", "a host is given by its IP address: names are not looked up"),
         ("127.0.0.01:80", "a host is given by its IP address: names are not looked up"),
-        ("::1:80", 'an IPv6 address stands in brackets: "[::1]:80"'),
+        ("::1:80", 'an IPv6 address stands in brackets, its port behind them: "[::1]:80"'),
+        ("::", 'an IPv6 address stands in brackets, its port behind them: "[::]:8000"'),
+        ("::1", 'an IPv6 address stands in brackets, its port behind them: "[::1]:8000"'),
+        ("127.0.0.1:80:80", "an IPv6 address stands in brackets, its port behind them"),
+        ("fe80::1:80", "an IPv6 address stands in brackets, its port behind them"),
+        ("[:::1]:80", 'an IPv6 address is written "[::1]:8001", a link-local one "[fe80::1]:8001%eth0"'),
+        ("[::ffff:1.2.3.4]:99999", "a port is a number from 1 to 65535"),
         ("[::1]", 'an IPv6 address is written "[::1]:8001", a link-local one "[fe80::1]:8001%eth0"'),
         ("[::ffff:1.2.3.4]:80", 'write it as IPv4: "1.2.3.4:80"'),
         ("[fe80::1]:80", 'a link-local address needs its interface: "[fe80::1]:80%eth0"'),
@@ -98,7 +114,12 @@ def test_owners(table: dict[str, str], expected: tuple[int, str | None, str | No
         ({"path": "/x", "mode": "0888"}, "'mode' is an octal number in quotes, such as \"0660\""),
         (
             {"path": "/x", "group": "www data"},
-            "'group' is the name of an account, [a-z_][a-z0-9_-]{0,30}, or its number in quotes",
+            "'group' is the name of an account or its number in quotes: a name is [a-z_][a-z0-9_-]{0,30}",
+        ),
+        (
+            {"path": "/x", "user": "65535"},
+            "'user' is the name of an account or its number in quotes: a number is at most 4294967294, and not 65535: "
+            "systemd takes no other",
         ),
     ],
 )
@@ -107,6 +128,16 @@ def test_refuses(value: object, message: str) -> None:
     with pytest.raises(ValueError) as e:
         parse(value)
     assert str(e.value) == message
+
+
+@given(st.from_regex(r"(unix:|http://|tcp://)?/{0,3}\[?(::1?|fe80::1|127\.0\.0\.1|localhost|run)\]?(:[0-9]{0,6})?/?"))
+def test_a_hint_is_an_address(value: str) -> None:
+    """What a message says to write, behind its last colon and in quotes, is taken."""
+    try:
+        parse(value)
+    except ValueError as e:
+        if match := re.search(r': "([^"]+)"$', str(e)):
+            parse(match[1].replace("%eth0", "%lo"))
 
 
 @given(st.one_of(st.text(max_size=PATH_MAX), st.integers(), st.dictionaries(st.text(max_size=7), st.text(max_size=9))))

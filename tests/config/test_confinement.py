@@ -60,6 +60,7 @@ def test_everything() -> None:
         ({"sandbox": {"network": ["example.org"]}}, "names are not looked up"),
         ({"sandbox": {"network": ["10.0.0.0/33"]}}, "its prefix at most 32"),
         ({"sandbox": {"groups": ["A B"]}}, "a group is a name"),
+        ({"sandbox": {"groups": ["4294967296"]}}, "a number is at most 4294967294, and not 65535"),
         ({"sandbox": {"wirte": ["/x"]}}, "did you mean 'sandbox.write'?"),
         ({"limits": {"memory": 512}}, 'write "512M"'),
         ({"limits": {"memory": "512MB"}}, 'K, M, G or T, such as "512M"'),

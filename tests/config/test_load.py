@@ -118,7 +118,72 @@ TABLE = [
     (
         'app = "my/hello.py:app"',
         'app: found "my/hello.py:app", expected "MODULE:OBJECT" or "MODULE:FACTORY()"; hint: a module\'s name has no '
-        'slashes and no ".py"',
+        'slashes and no ".py": "my.hello:app"',
+    ),
+    (
+        'app = "hello.py"',
+        'app: found "hello.py", expected "MODULE:OBJECT" or "MODULE:FACTORY()"; hint: name the object in the module '
+        'too: "hello:app"',
+    ),
+    (
+        'app = "app/hello.py"',
+        'app: found "app/hello.py", expected "MODULE:OBJECT" or "MODULE:FACTORY()"; hint: name the object in the '
+        'module too: "app.hello:app"',
+    ),
+    (
+        'app = "/srv/hello.py"',
+        'app: found "/srv/hello.py", expected "MODULE:OBJECT" or "MODULE:FACTORY()"; hint: name the object in the '
+        "module too",
+    ),
+    (
+        'app = "hello.py:make()"',
+        'app: found "hello.py:make()", expected "MODULE:OBJECT" or "MODULE:FACTORY()"; hint: a module\'s name has no '
+        'slashes and no ".py": "hello:make()"',
+    ),
+    (
+        'app = "my-app:app"',
+        'app: found "my-app:app", expected "MODULE:OBJECT" or "MODULE:FACTORY()"; hint: a module\'s name is of '
+        "letters, digits and '_', as it stands behind 'import'",
+    ),
+    (
+        'command = ""',
+        'command: found "", expected a list of strings, the program and its arguments; hint: no shell reads it, so '
+        "every word stands for itself",
+    ),
+    (
+        "command = 'sh -c \"a b\"'",
+        'command: found "sh -c \\"a b\\"", expected a list of strings, the program and its arguments; hint: no shell '
+        'reads it, so every word stands for itself: ["sh", "-c", "\\"a", "b\\""]',
+    ),
+    ('workers = "0"', 'workers: found "0", expected "auto" or a whole number from 1 to 1024'),
+    ("user = -5", "user: found -5, expected the name of an account"),
+    ("[http]\nkeep-alive = -5", "http.keep-alive: found -5, expected a time from 0s to 1h; hint: a time has its unit"),
+    (
+        "[http]\nkeep-alive = inf",
+        "http.keep-alive: found inf, expected a time from 0s to 1h; hint: a time has its unit",
+    ),
+    (
+        "[http]\nkeep-alive = 7200",
+        "http.keep-alive: found 7200, expected a time from 0s to 1h; hint: a time has its unit",
+    ),
+    (
+        "[health]\nwatchdog = 0",
+        "health.watchdog: found 0, expected a time from 2s to 1d, or false; hint: a time has its unit",
+    ),
+    (
+        "[http]\nmax-body-size = 1.5",
+        "http.max-body-size: found 1.5, expected a size from 1 to 1T; hint: a size stands in quotes, with K, M or G "
+        "for a unit, or as bytes",
+    ),
+    (
+        "[http]\nmax-body-size = -1",
+        "http.max-body-size: found -1, expected a size from 1 to 1T; hint: a size stands in quotes, with K, M or G for "
+        "a unit, or as bytes",
+    ),
+    (
+        '[task.users]\ncall = "a:b"\ncalendar = "10 parsecs"',
+        'task.users.calendar: found "10 parsecs", expected a time such as "Mon..Fri 04:00"; hint: that is a span of '
+        "time",
     ),
     (
         'command = "node server.js"',
@@ -186,6 +251,16 @@ TABLE = [
         'user: found "root", expected the name of an account; hint: an application never runs as root: leave \'user\' '
         "out for a dynamic user of its own",
     ),
+    (
+        'user = "65535"',
+        'user: found "65535", expected the name of an account; hint: a number is at most 4294967294, and not 65535: '
+        "systemd takes no other",
+    ),
+    (
+        'group = "4294967295"',
+        'group: found "4294967295", expected the name of a group; hint: '
+        "a number is at most 4294967294, and not 65535: systemd takes no other",
+    ),
     ("user = 33", "user: found 33, expected the name of an account; hint: a number stands in quotes here"),
     (
         'directory = "app"',
@@ -207,6 +282,26 @@ TABLE = [
     (
         '[env]\nLISTEN_FDS = "3"',
         "env.LISTEN_FDS: found a name that clusterd or systemd sets itself, expected another name",
+    ),
+    (
+        "[env]\nworkers = 4",
+        "env.workers: found an integer, expected a string; hint: 'workers' stands below [env], where it is a "
+        "variable: a key belongs above all tables",
+    ),
+    (
+        '[env]\nenvironment-file = "/x"',
+        "env.environment-file: found that name, expected letters, digits and '_'; hint: 'environment-file' stands "
+        "below [env], where it is a variable: a key belongs above all tables",
+    ),
+    (
+        '[env]\nlisten = "8000"\ncommand = "x"',
+        "app: found neither 'app' nor 'command', expected one of them; hint: 'command' stands below [env], where it is "
+        "a variable: a key belongs above all tables",
+    ),
+    (
+        '[env]\nlisten = "8000"',
+        "listen: found nothing, expected an address; hint: 'listen' stands below [env], where it is a variable: a "
+        "key belongs above all tables",
     ),
     ("[env]\n\"a b\" = 'x'", "env.a b: found that name, expected letters, digits and '_'"),
     (
@@ -257,8 +352,8 @@ TABLE = [
     ),
     (
         '[http]\nmax-header-size = 65536',
-        'http.max-header-size: found 65536, expected a size from 1K to 16M; hint: a size stands in quotes: "65536", or '
-        "with K, M or G for a unit",
+        'http.max-header-size: found 65536, expected a size from 1K to 16M; hint: a size stands in quotes, with K, M '
+        'or G for a unit, or as bytes: "65536"',
     ),
     ('[http]\nmax-header-size = "1G"', 'http.max-header-size: found "1G", expected a size from 1K to 16M'),
     (
@@ -306,6 +401,36 @@ def test_all_at_once(tmp_path: Path) -> None:
     assert found == ["workers", "listen[0]", "listen[1]", "bad", "env.A", "env.B", "log.level", "app"]
 
 
+WHOLE = """
+python = "/usr/bin/python3"
+listen = "8000"
+[http]
+keep-alive = "5s"
+[log]
+access = true
+[task.users]
+call = "a:b"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ('app = "hello"' + WHOLE, ["app"]),
+        ('app = "hello"\nready = "notify"' + WHOLE, ["app", "ready"]),
+        ('command = []\nready = "notify"\nlisten = "8000"\n', ["command"]),
+        (
+            'command = []\nready = "notify"' + WHOLE,
+            ["command", "python", "http.keep-alive", "log.access", "task.users"],
+        ),
+        ('app = "hello"\ncommand = ["x"]\nready = "notify"' + WHOLE, ["app", "command"]),
+    ],
+)
+def test_one_mistake_is_one_problem(tmp_path: Path, text: str, keys: list[str]) -> None:
+    """Which keys there may be is decided by which of the two stands in the file, right or wrong."""
+    assert [line.split(": ")[0] for line in problems(tmp_path, text)] == keys
+
+
 def test_secrets_stay(tmp_path: Path) -> None:
     """A value of [env] is in no message."""
     assert "hunter2" not in "".join(
@@ -334,11 +459,67 @@ def test_secrets_stay(tmp_path: Path) -> None:
         ),
         ("#" * (256 << 10) + "\n", "found more than 262144 bytes, expected a TOML file of at most 262144 bytes"),
         ("a = " + "[" * 5000, "found values nested too deep, expected TOML"),
+        (
+            GOOD + "[http]\nkeep-alive = 5s # short\n",
+            "line 4: found Expected newline or end of document after a statement at column 15, expected TOML; hint: a "
+            'text stands in quotes: keep-alive = "5s"',
+        ),
+        (
+            GOOD + "[profile.large.limits]\r\nmemory = 512M\r\n",
+            "line 4: found Expected newline or end of document after a statement at column 13, expected TOML; hint: a "
+            'text stands in quotes: memory = "512M"',
+        ),
+        (
+            'app = "a:b"\nlisten = 127.0.0.1:8000',
+            "line 2: found Expected newline or end of document after a statement at column 15, expected TOML; hint: a "
+            'text stands in quotes: listen = "127.0.0.1:8000"',
+        ),
+        (
+            "directory = /srv/x\n",
+            "line 1: found Invalid value at column 13, expected TOML; hint: a text stands in quotes: "
+            'directory = "/srv/x"',
+        ),
+        (
+            "workers = 08\n",
+            "line 1: found Expected newline or end of document after a statement at column 12, expected TOML",
+        ),
+        ("a = 1\nb = -" + "9" * 4400, "line 2: found a whole number of more than 4300 digits, expected TOML"),
     ],
 )
 def test_syntax(tmp_path: Path, text: str | bytes, message: str) -> None:
     """What is no TOML is told with its line, and nothing in a file can exhaust the reader."""
     assert problems(tmp_path, text) == [message]
+
+
+HUGE = "0x" + "F" * 5000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"workers = {HUGE}", "workers: found an integer of 20000 bits, expected"),
+        (f"listen = {HUGE}", "listen: found an integer of 20000 bits, expected an address; hint: a port is a number"),
+        (f"listen = [{{ address = {HUGE} }}]", "listen[0]: found { address = an integer of 20000 bits }, expected"),
+        (f"[reload]\nsoak = {HUGE}", "reload.soak: found an integer of 20000 bits, expected a time"),
+        (f"[http]\nmax-body-size = {HUGE}", "http.max-body-size: found an integer of 20000 bits, expected a size"),
+        (f"[sandbox]\nwrite = [{HUGE}]", "sandbox.write: found [an integer of 20000 bits], expected"),
+        (f"[limits]\nmemory = {HUGE}", "limits.memory: found an integer of 20000 bits, expected"),
+        ("workers" + ".a" * 2000 + " = 1", "workers: found { a = { a = { a = "),
+        ("workers = " + "[" * 300 + "]" * 300, "workers: found [[["),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_values_without_measure(tmp_path: Path, text: str, message: str) -> None:
+    """A number that Python does not write out, and tables below tables without end, are problems like others."""
+    (found,) = [line for line in problems(tmp_path, text) if line.startswith(message)]
+    assert len(found) < 300
+
+
+@pytest.mark.parametrize("value", ["9" * 4400, HUGE, "{ a" + ".a" * 2000 + " = 1 }"], ids=["decimal", "hex", "deep"])
+def test_a_neighbour_without_measure(tmp_path: Path, value: str) -> None:
+    """Whatever a file has in it, its neighbours are loaded."""
+    write(tmp_path, f"workers = {value}\n", "beside")
+    assert load_among(write(tmp_path, GOOD), serving=()).name == "hello"
 
 
 def test_no_file(tmp_path: Path) -> None:

@@ -57,6 +57,31 @@ def test_accounts_and_ports_of_a_user(tmp_path: Path) -> None:
     load(file)
 
 
+@pytest.mark.parametrize(
+    ("place", "path", "instead"),
+    [
+        (SYSTEM, "/run/clusterd/hello/http.sock", "/run/hello.sock"),
+        (SYSTEM, "/var/run/clusterd/other/x", "/run/hello.sock"),
+        (SYSTEM, "/run/clusterd", "/run/hello.sock"),
+        (SYSTEM, "/run/clusterd/other", "/run/hello.sock"),
+        (of_user({"HOME": "/home/X"}, 7), "/run/user/7/clusterd/hello/http.sock", "/run/user/7/hello.sock"),
+    ],
+)
+def test_socket_in_a_runtime_directory(tmp_path: Path, place: Place, path: str, instead: str) -> None:
+    """No socket is below the runtime directory of an application: it would be gone at the first stop, and the
+    application's to replace. Beside these is fine, and so is another place."""
+    file = tmp_path / "hello.toml"
+    file.write_text(f'app = "a:b"\nlisten = [{{ path = "{path}" }}]\n')
+    with pytest.raises(Invalid) as caught:
+        load(file, place)
+    (problem,) = caught.value.problems
+    assert problem.key == "listen" and path.removeprefix("/var") in problem.found and instead in problem.hint
+    load(file, Place(runtime="/elsewhere"))
+    for fine in (instead, f"{place.runtime}/hello.sock"):
+        file.write_text(f'app = "a:b"\nlisten = "{fine}"\n')
+        load(file, place)
+
+
 def test_first_unprivileged(tmp_path: Path) -> None:
     """The machine's own limit counts; where it cannot be read, the usual one."""
     sysctl = tmp_path / "sysctl"

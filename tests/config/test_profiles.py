@@ -80,6 +80,14 @@ def test_chosen_profile_is_gone(tmp_path: Path) -> None:
     assert load_among(path, (), profile="production").workers == 8  # the one asked for counts, not the one remembered
 
 
+def test_none_by_hand(tmp_path: Path) -> None:
+    """'none' in the file of the choice is what it is on the command line, with a newline or without."""
+    path = write(tmp_path)
+    for text in ("none\n", "none"):
+        (tmp_path / "hello.profile").write_text(text)
+        assert load(path).workers == 2
+
+
 def test_choice_that_cannot_be_read(tmp_path: Path) -> None:
     """A choice that is no text, or too long, names its own file."""
     path = write(tmp_path)

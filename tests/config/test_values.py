@@ -29,10 +29,23 @@ def test_no_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "good"), [("www-data", True), ("_apt", True), ("33", True), ("Root", False), ("033", False)]
+    ("text", "good"),
+    [
+        ("www-data", True),
+        ("_apt", True),
+        ("33", True),
+        ("65534", True),
+        ("4294967294", True),
+        ("Root", False),
+        ("033", False),
+        ("65535", False),
+        ("4294967295", False),
+        ("4294967296", False),
+        ("9999999999", False),
+    ],
 )
 def test_accounts(text: str, good: bool) -> None:
-    """What User= takes in strict mode."""
+    """What User= takes in strict mode: of the numbers, neither (uid_t) -1 nor the same of 16 bits."""
     assert is_account(text) is good
 
 
@@ -105,6 +118,15 @@ def test_quota_of_cgroup_version_1(tmp_path: Path) -> None:
     for quota, expected in (("100000", 1), ("-1", len(os.sched_getaffinity(0)))):
         (mount / "cpu.cfs_quota_us").write_text(f"{quota}\n")
         assert cores(str(tmp_path), str(own)) == expected
+
+
+def test_quota_of_a_cgroup_in_any_encoding(tmp_path: Path) -> None:
+    """A cgroup's name is bytes: one that is no UTF-8 has its quota too."""
+    tree = os.fsencode(tmp_path / "tree") + b"/\xff"
+    os.makedirs(tree)
+    Path(os.fsdecode(tree), "cpu.max").write_text("100000 100000")
+    (tmp_path / "own").write_bytes(b"0::/\xff\n")
+    assert cores(str(tmp_path / "tree"), str(tmp_path / "own")) == 1
 
 
 def test_cores_without_cgroups(tmp_path: Path) -> None:

@@ -30,6 +30,13 @@ def _kill_oldest(world: World) -> None:
         world.die(min(world.cluster.workers))
 
 
+def _kill_unreaped(world: World) -> None:
+    """It is dead, and whoever reaps it is late."""
+    alive = [w.id for w in world.cluster.workers.values() if not w.dead]
+    if alive:
+        world.die(max(alive), reaped=False)
+
+
 def _kill_zygotes(world: World) -> None:
     for g in list(world.cluster.generations.values()):
         if g.boot is not Boot.LOST and g.number in world.cluster.generations:
@@ -108,6 +115,7 @@ def _hang_accepting(world: World) -> None:
 FAULTS: dict[str, Callable[[World], None]] = {
     "worker dies": _kill_worker,
     "oldest worker dies": _kill_oldest,
+    "worker dies unreaped": _kill_unreaped,
     "zygotes die": _kill_zygotes,
     "ready never comes": _mute,
     "second reload": _reload,

@@ -14,6 +14,7 @@ from clusterd.core.actions import (
     EndGeneration,
     Exit,
     Finish,
+    Fork,
     Kill,
     MakeTwin,
     Outcome,
@@ -44,6 +45,8 @@ from clusterd.core.events import (
 from clusterd.core.machine import deadline, step
 from clusterd.core.model import (
     BOOT,
+    NO_SLOT,
+    SPARE,
     Boot,
     Cluster,
     Failures,
@@ -325,6 +328,18 @@ def test_who_was_killed_has_no_deadline() -> None:
     alone = replace(cluster, workers={10: cluster.workers[10]})
     assert alone.workers[10].phase is Phase.DRAINING and deadline(alone, NOW) is None
     assert deadline(draft(replace(killed, until=NOW - 1.0)).cluster, NOW) is None
+
+
+def test_a_spare_that_is_known_to_be_dead_gets_no_seat() -> None:
+    """Whoever reaps it may be late; nor is one told to serve that died in its own seat."""
+    spare = worker(40, SPARE, Phase.READY, slot=NO_SLOT)
+    gone = WorkerGone(10, "killed by SIGKILL")
+    _, actions = after(gone, *ALL, spare)
+    assert [a for a in actions if isinstance(a, Serve | Fork)] == [Serve(40, 0)]
+    _, actions = after(gone, *ALL, replace(spare, dead=True))
+    assert [(type(a), a.worker) for a in actions if isinstance(a, Serve | Fork)] == [(Fork, 100)]
+    _, actions = after(Adopted(), worker(30, 1, Phase.READY, slot=6, dead=True), ALL[0], ALL[2])
+    assert [a for a in actions if isinstance(a, Serve)] == [Serve(10), Serve(12)]
 
 
 def test_a_seat_that_is_filled_waits_for_no_back_off() -> None:

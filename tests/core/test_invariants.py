@@ -50,6 +50,11 @@ def changing(*members: Worker | Generation, stage: Stage = Stage.PREPARING, **ch
             "worker 10 accepts while ready",
         ),
         (
+            state(worker(10, 0, dead=True)),
+            state(worker(10, 0, dead=True, accepting=False)),
+            "worker 10 is dead and accepts",
+        ),
+        (
             state(worker(10, 0, ready_at=None)),
             state(worker(10, 0, Phase.STARTING, ready_at=None)),
             "worker 10 never ready",

@@ -38,11 +38,12 @@ from clusterd.core.events import (
     WorkerGone,
     WorkerHung,
     WorkerReady,
+    WorkerServing,
     ZygoteGone,
     ZygoteUnborn,
     ZygoteUp,
 )
-from clusterd.core.model import Boot, Cluster, Kind, Phase, Twin
+from clusterd.core.model import Boot, Cluster, Kind, Phase, Stage, Twin
 
 ALL = POLICIES["all"]
 NOBODY = 4711
@@ -135,6 +136,45 @@ def test_its_own_last_words_say_why_it_died() -> None:
     ]
     world.quiesce()
     at_rest(world, 3)
+
+
+def test_a_death_that_is_told_late() -> None:
+    """Nothing new goes there at once; the successor comes when it is known how it ended, as that decides when."""
+    world = started(ALL)
+    dead = next(world.cluster.accepting(0))
+    actions = len(world.actions)
+    world.die(dead.id, reaped=False)
+    assert world.actions[actions:] == [Steer((1, 2))] and world.cluster.unsettled == [0]
+    world.event(WorkerServing(dead.id))
+    assert world.steered == (1, 2), "what it had said before is read late"
+    world.quiesce()
+    at_rest(world, 3)
+    assert dead.id not in world.cluster.workers
+
+
+@pytest.mark.parametrize(
+    ("kind", "stage"), [(Kind.RELOAD, Stage.PREPARING), (Kind.RELOAD, Stage.SOAKING), (Kind.TRY, Stage.SOAKING)]
+)
+def test_who_is_dead_has_not_soaked(kind: Kind, stage: Stage) -> None:
+    """However long it takes to tell: the change waits, and fails of it."""
+    world = started(ALL)
+    world.event(Asked(kind, ALL))
+    while not (ready := [w.id for w in world.cluster.workers.values() if w.generation == 2 and w.phase is Phase.READY]):
+        world.deliver(0)
+    while stage is Stage.SOAKING and world.pending:
+        world.deliver(0)
+    assert world.cluster.rollout is not None and world.cluster.rollout.stage is stage
+    world.die(ready[0], reaped=False)
+    gone = world.pending.pop()
+    while world.pending:
+        world.deliver(0)
+    world.now += 2 * ALL.soak
+    world.event(Passed())
+    assert world.cluster.rollout is not None and world.finished[1:] == []
+    world.event(gone)
+    assert world.outcome(2) is Outcome.REFUSED and "killed by SIGKILL" in world.finished[-1].reason
+    world.quiesce()
+    at_rest(world, 3, generation=1)
 
 
 def test_who_leaves_by_itself_is_told_and_followed() -> None:

@@ -29,6 +29,7 @@ from clusterd.core.events import (
     Passed,
     TwinGone,
     TwinUp,
+    WorkerDead,
     WorkerDraining,
     WorkerGone,
     WorkerReady,
@@ -122,10 +123,15 @@ class World:
                 case Exit(status):
                     self.exited = status
 
-    def die(self, worker: int) -> None:
-        """The process ends now: it says nothing more."""
+    def die(self, worker: int, *, reaped: bool = True) -> None:
+        """The process ends now: it says nothing more. Not `reaped`: how it ended will be told."""
         self.pending = [e for e in self.pending if getattr(e, "worker", None) != worker]
-        self.event(WorkerGone(worker, "killed by SIGKILL"))
+        gone = WorkerGone(worker, "killed by SIGKILL")
+        if reaped:
+            self.event(gone)
+        else:
+            self.pending.append(gone)
+            self.event(WorkerDead(worker))
 
     def replace_master(self) -> None:
         """All but the state is forgotten; the processes go on, and are asked what they have to say."""

@@ -45,7 +45,7 @@ from clusterd.tasks.model import Tasks as Model
 from clusterd.worker import board
 from clusterd.worker.frames import Frames
 from clusterd.worker.wire import Wire, WireError
-from tests.fuzz.made import VALUES, broken, encoded, messages, open_descriptors, pieces
+from tests.fuzz.made import TEXT, VALUES, broken, encoded, messages, open_descriptors, pieces
 
 
 def several(valid: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
@@ -133,9 +133,9 @@ HEARD = messages(
         "worker": st.integers(1, 3),
         "pid": st.integers(1, 1 << 22),
         "status": st.integers(0, 65535),
-        "reason": st.text(max_size=100),
-        "traceback": st.text(max_size=100),
-        "what": st.text(max_size=10),
+        "reason": st.text(TEXT, max_size=100),
+        "traceback": st.text(TEXT, max_size=100),
+        "what": st.text(TEXT, max_size=10),
         "cut": st.integers(0, 9),
     }
 )
@@ -153,6 +153,8 @@ def test_what_a_worker_says_to_the_master(message: dict[str, Any]) -> None:
         workers._heard(body, message)
     assert all(event.worker == 1 for event in context.events)
     assert len(json.dumps([repr(event) for event in context.events])) < 20_000
+    for text in (*(getattr(event, "reason", "") for event in context.events), body.awaits, body.traceback):
+        assert fields.printable(text) == text == text.encode().decode(), "systemd and a terminal are told it"
     assert len(body.traceback) <= fields.TRACEBACK and len(body.awaits) <= 200
     assert all(type(count) is int and count >= 0 for count in body.drained.values())
 
@@ -165,9 +167,9 @@ SAID_BY_ZYGOTES = messages(
         "status": st.integers(0, 65535),
         "protocol": st.integers(0, 3),
         "mode": st.sampled_from(["fork", "spawn"]),
-        "why": st.lists(st.text(max_size=300), max_size=30),
-        "reason": st.text(max_size=100),
-        "traceback": st.text(max_size=100),
+        "why": st.lists(st.text(TEXT, max_size=300), max_size=30),
+        "reason": st.text(TEXT, max_size=100),
+        "traceback": st.text(TEXT, max_size=100),
         "token": st.sampled_from(["0", "1"]),
     }
 )
@@ -214,8 +216,8 @@ def test_what_a_zygote_says_to_the_master(message: dict[str, Any], kind: str, se
         {
             "event": st.sampled_from(["done", "failed", "begun"]),
             "result": VALUES,
-            "reason": st.text(max_size=100),
-            "traceback": st.text(max_size=100),
+            "reason": st.text(TEXT, max_size=100),
+            "traceback": st.text(TEXT, max_size=100),
         }
     )
 )
@@ -338,7 +340,24 @@ LINES = st.builds(
     lambda key, value: f"{key.rpartition('.')[2]} = {value}\n",
     st.sampled_from(sorted(TABLE)),
     st.sampled_from(
-        ["1", "-1", "true", '""', '"x"', '"5s"', "[]", "[1]", "{}", '"%n"', "1e400", "nan", "1979-05-27", '"\\u0000"']
+        [
+            "1",
+            "-1",
+            "true",
+            '""',
+            '"x"',
+            '"5s"',
+            "[]",
+            "[1]",
+            "{}",
+            '"%n"',
+            "1e400",
+            "nan",
+            "1979-05-27",
+            '"\\u0000"',
+            "1" * 5000,
+            "0x" + "f" * 5000,
+        ]
     ),
 )
 TEXTS = st.one_of(

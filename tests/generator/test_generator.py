@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from clusterd import generator
 from tests.lacking import lacking
 from tests.patience import HANG
 from tests.processor import spent
@@ -86,10 +87,11 @@ def test_golden(tmp_path: Path) -> None:
     assert len(careless) == 14 and all(line.endswith(", ignoring") for line in careless)
     assert [line.replace(str(tmp_path), "") for line in said if line not in careless] == [
         "clusterd-generator: /etc/broken.toml: Invalid value (at line 1, column 7); it gets no socket, ignoring",
+        "clusterd-generator: /etc/full.toml: [tls] is not read as root by 'systemctl reload': '/etc/clusterd/100%.env'"
+        ": No such file or directory, ignoring",
         "clusterd-generator: /etc/newline.toml: 'user' is a string; it gets no socket, ignoring",
         "clusterd-generator: /etc/no-address.toml: no 'listen'; it gets no socket, ignoring",
-        "clusterd-generator: /etc/superuser.toml: 'user' is the name of an account, and no user is root; it gets no "
-        "socket, ignoring",
+        "clusterd-generator: /etc/superuser.toml: 'user' is never root; it gets no socket, ignoring",
         "clusterd-generator: /etc/overlap.toml: '127.0.0.1:8000' overlaps '[::]:8000' of /etc/hello.toml; it gets no "
         "socket, ignoring",
     ]
@@ -144,6 +146,96 @@ def test_any_file(tmp_path: Path, file: str) -> None:
     assert {path.split("/")[0] for path in contents(out)} == {"cluster@good.socket.d", "cluster@good.service.d"}
     assert len(said) == 1
     assert "bad.toml" in said[0]
+
+
+def test_any_locale(tmp_path: Path) -> None:
+    """Drop-ins are in UTF-8, which is how systemd reads them, whatever the locale of the machine: here ASCII, for a
+    bare Debian has no locale of ISO-8859, and Python would take UTF-8 for C."""
+    tls = 'environment-file = "/etc/żaba"\n[tls]\ncertificate = "/a"\nkey = "/b"\n'
+    (tmp_path / "a.toml").write_text(f'listen = 80\n{tls}[sandbox]\nwrite = ["/srv/żaba"]\n', encoding="utf-8")
+    (tmp_path / "b.toml").write_text("listen = 81\n")
+    argv = [*PYTHON, "-X", "utf8=0", str(GENERATOR), str(tmp_path / "out"), "", "", str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, env={"LC_ALL": "C"}, timeout=HANG)
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (0, b"", 1)
+    assert b"aba': No such file or directory, ignoring" in done.stderr
+    made = {path.parent.name: path.read_text(encoding="utf-8") for path in (tmp_path / "out").rglob("*.conf")}
+    assert sorted(made) == [f"cluster@{name}.{kind}.d" for name in "ab" for kind in ("service", "socket")]
+    assert "ReadWritePaths=-/srv/żaba\n" in made["cluster@a.service.d"]
+
+
+def test_what_cannot_be_written_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A drop-in that cannot be written, or not be encoded, is told of, and the next file has its own."""
+    written: list[str] = []
+
+    def put(path: str, _: str) -> None:
+        if "@a" in path:
+            raise OSError(28, "No space left on device")
+        if "@b" in path:
+            raise UnicodeEncodeError("utf-8", "x", 0, 1, "as a test has it")
+        written.append(path)
+
+    for number, name in enumerate("abc"):
+        (tmp_path / f"{name}.toml").write_text(f"listen = {80 + number}\n")
+    monkeypatch.setattr(generator, "put", put)
+    assert generator.main([str(tmp_path / "out"), "", "", str(tmp_path), str(tmp_path)]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in said] == [f"{tmp_path}/a.toml", f"{tmp_path}/b.toml"]
+    assert [Path(path).parent.name for path in written] == ["cluster@c.socket.d", "cluster@c.service.d"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['user = "65535"', 'group = "4294967295"', 'listen = { path = "/run/x", user = "4294967296" }'],
+    ids=["user", "group", "listen"],
+)
+def test_no_account_that_systemd_does_not_take(tmp_path: Path, line: str) -> None:
+    """A number that systemd refuses costs the file its drop-ins, and is told: a socket unit with it does not load."""
+    (tmp_path / "a.toml").write_text(f"{line}\n" if "listen" in line else f"listen = 80\n{line}\n")
+    out, said = generate(tmp_path, tmp_path)
+    assert contents(out) == {}
+    assert len(said) == 1 and "a number is at most 4294967294, and not 65535" in said[0]
+
+
+def test_no_socket_in_a_runtime_directory(tmp_path: Path) -> None:
+    """A UNIX socket in a service's own directory gets no unit: root would open it where an application puts links."""
+    for name, place in {"a": "run/a/http.sock", "b": "runner/http.sock"}.items():
+        (tmp_path / f"{name}.toml").write_text(f'listen = "{tmp_path}/{place}"\n')
+    out, said = generate(tmp_path, tmp_path)
+    assert {path.split("/")[0] for path in contents(out)} == {"cluster@b.socket.d", "cluster@b.service.d"}
+    assert said == [
+        f"clusterd-generator: {tmp_path}/a.toml: '{tmp_path}/run/a/http.sock' is below '{tmp_path}/run', whose "
+        "directories are removed when their application stops; it gets no socket, ignoring"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        (None, ""),
+        ("/etc/os-release", ""),
+        ("env", "which others than root may change"),
+        ("/etc/none", "'/etc/none': No such file or directory"),
+        ("/etc/żaba", "'/etc/żaba': No such file or directory"),
+    ],
+    ids=["none", "of-root", "of-others", "missing", "missing-utf8"],
+)
+def test_reload_as_root(tmp_path: Path, file: str | None, why: str) -> None:
+    """With [tls] ExecReload= is run as root, but never in an environment that others than root may write: LD_PRELOAD
+    there would be root's. It is told why not; the certificate is loaded at the start in any case."""
+    (tmp_path / "env").touch()
+    (tmp_path / "env").chmod(0o666)
+    text = f'environment-file = "{tmp_path / file}"\n' if file else ""
+    tls = '[tls]\ncertificate = "/etc/site.crt"\nkey = "/etc/site.key"\n'
+    (tmp_path / "a.toml").write_text(f"listen = 80\n{text}{tls}", encoding="utf-8")
+    out, said = generate(tmp_path, tmp_path)
+    made = (out / "cluster@a.service.d" / "50-clusterd.conf").read_text(encoding="utf-8")
+    assert ("\nExecReload=\nExecReload=+/usr/bin/clusterd reload %i\n" in made) == (not why)
+    assert ("ExecReload" in made) == (not why)
+    assert "\nLoadCredential=clusterd-tls-key:/etc/site.key\n" in made and ("EnvironmentFile=-" in made) == bool(file)
+    begin = f"clusterd-generator: {tmp_path}/a.toml: [tls] is not read as root by 'systemctl reload': '"
+    assert [line.startswith(begin) and line.endswith(f"{why}, ignoring") for line in said] == [True] * bool(why)
 
 
 def test_no_regular_file(tmp_path: Path) -> None:

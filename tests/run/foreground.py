@@ -184,6 +184,7 @@ class Foreground:
     def kill_master(self) -> int:
         """SIGKILL the master; returns its pid once another has taken over."""
         old = int(self.status()["master"]["pid"])
+        assert old, "nobody answers, and 0 would be our own group"
         os.kill(old, signal.SIGKILL)
         self.wait_for("another master", lambda: self.status()["master"]["pid"] not in (0, old))
         return old

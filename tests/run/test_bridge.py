@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from clusterd.master.bridging import PATIENCE
 from clusterd.shell import client
 from clusterd.worker.frames import encode
 from clusterd.worker.topics import MAX_DATA
@@ -156,7 +159,7 @@ def test_the_bridge_or_the_master_is_killed(hosts: tuple[Host, Host]) -> None:
     b.ask(b.ids()[0], "publish", "k", 3)
     a.has("k", 3)
     assert a.bridge() != bridge
-    assert a.said().count(": another one is started") == 1
+    assert a.said().count(": another one is started") == a.said().count("the bridge killed by SIGKILL") == 1
 
 
 def test_a_reload_begins_and_ends_it(redis: Server) -> None:
@@ -210,11 +213,12 @@ def test_what_is_no_value_is_left_there(redis: Server) -> None:
         a.start()
         a.joined()
         bridge, name = a.bridge(), a.status()["name"]
-        for key, raw in (("nan", "NaN"), ("deep", "[" * 100_000), ("none", "{"), ("good", "1")):
+        bad = {"nan": "NaN", "infinite": "1e999", "deep": "[" * 100_000, "edge": "[" * 500 + "]" * 500, "none": "{"}
+        for key, raw in (*bad.items(), ("good", "1")):
             redis.ask("hset", f"clusterd:{{{name}}}:bus", key, raw)
         redis.ask("client", "kill", "type", "pubsub")
         a.has("good", 1)
-        assert a.ask(a.ids()[0], "value", "nan") is None
+        assert [a.ask(a.ids()[0], "value", key) for key in bad] == [None] * len(bad)
         assert a.bridge() == bridge
 
 
@@ -289,6 +293,49 @@ def test_a_task_runs_on_one_host(named: tuple[Network, Server, Host, Host], tmp_
     begun, ended = (lines[:first].count(f"a {what}") for what in ("begins", "ends"))
     assert begun + ended == first and begun - ended in (0, 1)
     assert not any(line.startswith("a") for line in lines[first:])
+
+
+@pytest.mark.proof
+def test_a_run_outlives_the_reload_that_adds_the_bus(redis: Server, tmp_path: Path) -> None:
+    """The bridge has its time to say that nobody else has the lease, however old the master is."""
+    notes, held = tmp_path / "notes", tmp_path / "notes.held"
+    with Host(None, TASK.format(notes=notes)) as a:
+        held.touch()
+        a.deploy("hello", NOTE)
+        a.start()
+        old = time.monotonic() + PATIENCE
+        a.wait_for("a run that goes on", notes.exists)
+        a.wait_for("the master to be old", lambda: time.monotonic() > old)
+        a.bus = redis.urls["tcp"]
+        a.configure()
+        assert a.reload()
+        a.joined()
+        a.knows()
+        held.unlink()
+        a.wait_for("its end", lambda: a.task()["last"])
+        assert a.task()["failures"] == 0 and notes.read_text().splitlines()[1].endswith(" ends")
+
+
+@pytest.mark.proof
+def test_a_run_that_is_due_outlives_its_host(redis: Server, tmp_path: Path) -> None:
+    """What a timer asks of the host without the lease is refused once the other must have renewed that, and made there
+    where the other is gone."""
+    notes = tmp_path / "notes"
+    tasks = TASK.format(notes=notes).replace('every = "200ms"\n', "")
+    with Host(redis.urls["tcp"], tasks) as a, Host(redis.urls["tcp"], tasks) as b:
+        for host in (a, b):
+            host.deploy("hello", NOTE)
+            host.start()
+            host.knows()
+        refused = b.clusterd_on("task", "run", "note", "--wait")
+        assert refused.returncode == 8, refused.stderr
+        assert "runs it: waiting until that is certain" in refused.stderr
+        for pid in a.everything():
+            with contextlib.suppress(ProcessLookupError):  # who is left without the others leaves by itself
+                os.kill(pid, signal.SIGKILL)
+        done = b.clusterd_on("task", "run", "note", "--wait")
+        assert done.returncode == 0, done.stderr
+        assert len(notes.read_text().splitlines()) == 2
 
 
 @pytest.mark.proof

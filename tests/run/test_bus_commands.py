@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from clusterd.shell import client
 from tests import output
 from tests.lacking import lacking
 from tests.patience import HANG
@@ -139,6 +140,9 @@ def test_from_outside(node: Program) -> None:
             assert send(node, "nothing", "1") == "heard by no worker"
             unheard = send(node, "shout", "1", "--worker", "99")
             assert unheard == "worker 99 does not listen to 'shout', or there is none"
+            far = {"topic": "shout", "data": "1", "worker": "9" * 5000}  # more digits than Python reads
+            with pytest.raises(client.VarlinkError, match="InvalidParameter"):
+                list(client.call(node.control, "Send", far, connect_timeout=HANG, timeout=HANG))
             node.wait_for("all of it", lambda: len(lines()) >= before + 3)
             assert lines()[0] == {"topic": "shout", "from": None, "to": first, "data": 0}
             sayer = lines()[before + 1]["from"]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from clusterd.config.places import MAX_RUNTIME
 from tests.clients import asking
 from tests.patience import HANG
 from tests.run.foreground import CLUSTERD, Foreground, free_port, gone, unread, zombies
@@ -168,18 +169,23 @@ def test_port_in_use(run: Foreground) -> None:
     assert f"127.0.0.1:{run.port}" in said and "in use" in said and "Traceback" not in said
 
 
-def test_temporary_runtime(run: Foreground, tmp_path: Path) -> None:
-    """Without --runtime the directory is a private one that is removed at the end, also after a master was killed."""
+@pytest.mark.parametrize("short", [True, False], ids=["short", "too long for sockets"])
+def test_temporary_runtime(run: Foreground, short: bool) -> None:
+    """Without --runtime the directory is a private one that is removed at the end, also after a master was killed: in
+    TMPDIR, or elsewhere where the paths of sockets would be too long."""
+    temporary = run.directory / ("t" if short else "t" * MAX_RUNTIME)
+    temporary.mkdir()
     command = [*CLUSTERD, "run", str(run.configure())]
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, "TMPDIR": str(temporary)}
     environment.pop("PYTHONPATH", None)
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         try:
             assert process.stderr is not None
-            for line in process.stderr:
-                if b"started" in line:
-                    break
-            (own,) = tmp_path.iterdir()
+            said = ""
+            while "control socket" not in said:
+                said = process.stderr.readline().decode()
+            own = Path(said.partition("(control socket ")[2].strip().removesuffix("/control)"))
+            assert own.parent == (temporary if short else Path("/tmp"))
             assert own.stat().st_mode & 0o777 == 0o700
             run.runtime = own
             os.kill(run.status()["master"]["pid"], signal.SIGKILL)
@@ -188,7 +194,7 @@ def test_temporary_runtime(run: Foreground, tmp_path: Path) -> None:
             process.terminate()
             process.wait(HANG)
     assert process.returncode == 0
-    assert list(tmp_path.iterdir()) == []
+    assert list(temporary.iterdir()) == [] and not own.exists()
 
 
 def test_unix_socket(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
+import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ import pytest
 from tests.patience import HANG
 from tests.run.foreground import CLUSTERD, Foreground
 from tests.run.limits import cgroup, limit
+from tests.run.test_upgrade import Installed
 
 GREEDY = """
 ballast = []
@@ -29,12 +32,18 @@ async def app(scope, receive, send):
 
 
 class Troubled(Foreground):
-    more = ""
     python = ""
+    soak = "20ms"
+    ready = "60s"
+    link: Path | None = None
 
     def configure(self) -> Path:
         file = super().configure()
         text = file.read_text().replace("[reload]", '[restart]\nmax-delay = "300ms"\n[reload]')
+        text = text.replace('soak = "20ms"', f'soak = "{self.soak}"')
+        text = text.replace('ready-timeout = "60s"', f'ready-timeout = "{self.ready}"')
+        if self.link is not None:
+            text = text.replace(f'directory = "{self.directory}"', f'directory = "{self.link}"')
         if self.python:
             text = text.replace(f'python = "{sys.executable}"', f'python = "{self.python}"')
         file.write_text(text)
@@ -123,6 +132,7 @@ def test_the_interpreter_is_gone(run: Troubled) -> None:
             os.kill(generation[kind], number)
     run.wait_for("the zygote's end", lambda: run.status()["state"] == "degraded" or run.status()["problem"])
     rest = run.lose(0)
+    run.wait_for("its death to be known", lambda: run.pids() == rest)
     run.told(run.python)
     assert run.pids() == rest
     interpreter(run.python)
@@ -141,6 +151,147 @@ def test_the_zygote_dies_amid_a_fork(run: Troubled) -> None:
     run.healed()
     assert run.pids()[1] == rest[1] and run.status()["generations"][0]["zygote"] == generation["twin"]
     run.wait_for("every process to be accounted for", run.accounted_for)
+
+
+class Unhurried(Troubled, Installed):
+    """Of a copy of the program that waits for whoever reaps a worker for as long as the test likes, on a kernel that
+    does not tell it how others' children died, as those before 6.15."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spoil("shell/pidfd.py", "STATUS_GRACE = 3.0", "STATUS_GRACE = 600.0")
+        self.spoil("shell/pidfd.py", "        return _exit_info(fd)\n", "        return None\n")
+
+
+@pytest.fixture
+def unhurried() -> Iterator[Unhurried]:
+    with Unhurried() as made:
+        yield made
+
+
+def test_nobody_says_how_it_died(unhurried: Unhurried) -> None:
+    """The zygote, whose child it was, stands still. Nothing new goes to it from the moment of its death, which is told
+    and made good when the zygote goes on, or dies."""
+    run = unhurried
+    run.start()
+    zygote = run.status()["generations"][0]["zygote"]
+    os.kill(zygote, signal.SIGSTOP)
+    rest = run.lose(0)
+    run.wait_for("the others to get what is new", lambda: run.status()["slots"]["live"] == [1])
+    assert run.pids() == rest and "died" not in run.said()
+    os.kill(zygote, signal.SIGCONT)
+    run.healed()
+    assert run.pids()[1] == rest[1] and "died: killed by SIGKILL" in run.said()
+
+
+def test_a_death_that_is_told_late_is_no_soak(unhurried: Unhurried) -> None:
+    """A new worker dies while the new generation soaks, and its zygote stands still: the reload waits for what it died
+    of, and is refused, however soon it would have been over."""
+    run = unhurried
+    run.soak = "5s"
+    run.start()
+    before = run.pids()
+    reload = subprocess.Popen(
+        [*CLUSTERD, "reload", run.control], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    run.wait_for("the soak", lambda: (run.status()["rollout"] or {}).get("phase") == "soaking")
+    status = run.status()
+    (zygote,) = (g["zygote"] for g in status["generations"] if g["generation"] == 2)
+    os.kill(zygote, signal.SIGSTOP)
+    os.kill(next(w["pid"] for w in status["workers"] if w["generation"] == 2), signal.SIGKILL)
+    with pytest.raises(subprocess.TimeoutExpired):
+        reload.wait(6.0)
+    os.kill(zygote, signal.SIGCONT)
+    _, said = reload.communicate(timeout=HANG)
+    assert reload.returncode == 1 and "killed by SIGKILL" in said, said
+    assert run.pids() == before
+
+
+def test_the_keeper_says_how_it_died(unhurried: Unhurried) -> None:
+    """A worker whose zygote had died before is the keeper's to reap, and no master lives when it dies: the next one,
+    which finds nothing but its descriptor, knows and replaces it at once."""
+    run = unhurried
+    run.start()
+    run.wait_for("its twin", lambda: run.status()["generations"][0]["twin"])
+    generation, master, pids = run.status()["generations"][0], run.status()["master"]["pid"], run.pids()
+    os.kill(generation["zygote"], signal.SIGKILL)
+    run.wait_for("the twin", lambda: run.status()["generations"][0]["zygote"] == generation["twin"])
+    assert run.process is not None
+    run.process.send_signal(signal.SIGSTOP)
+    os.kill(master, signal.SIGKILL)
+    os.kill(pids[0], signal.SIGKILL)
+    run.process.send_signal(signal.SIGCONT)
+    run.wait_for("its successor", lambda: run.at_rest(gone=pids[0]))
+    assert "died: killed by SIGKILL" in run.said()
+
+
+def test_the_keeper_says_how_a_zygote_died(unhurried: Unhurried) -> None:
+    """A twin that took its zygote's place is the keeper's to reap, which stands still: until it says how it died,
+    nobody is asked to fork, which is no failure of whoever waits for it, and then the next twin is."""
+    run = unhurried
+    run.start()
+    run.wait_for("its twin", lambda: run.status()["generations"][0]["twin"])
+    os.kill(run.status()["generations"][0]["zygote"], signal.SIGKILL)
+    run.wait_for("the next twin", lambda: "takes over" in run.said() and run.status()["generations"][0]["twin"])
+    zygote, twin = (run.status()["generations"][0][kind] for kind in ("zygote", "twin"))
+    assert run.process is not None
+    run.process.send_signal(signal.SIGSTOP)
+    os.kill(zygote, signal.SIGKILL)
+    scale = subprocess.Popen([*CLUSTERD, "scale", run.control, "3"], stdout=subprocess.DEVNULL)
+    run.wait_for("the third to be ordered", lambda: len(run.status()["workers"]) == 3)
+    assert run.said().count("the zygote ended") == 1
+    run.process.send_signal(signal.SIGCONT)
+    run.workers = 3
+    run.healed()
+    assert scale.wait(HANG) == 0 and run.status()["generations"][0]["zygote"] == twin
+    assert run.said().count("the zygote ended: killed by SIGKILL; its twin takes over") == 2
+    assert "unknown" not in run.said() and "its zygote died" not in run.said()
+
+
+def test_a_zygote_that_hangs(run: Troubled) -> None:
+    """It does not fork within the time that a start may take: it is killed, and its twin does."""
+    run.ready = "10s"
+    run.start()
+    run.wait_for("its twin", lambda: run.status()["generations"][0]["twin"])
+    generation = run.status()["generations"][0]
+    os.kill(generation["zygote"], signal.SIGSTOP)
+    old = run.pids()[0]
+    rest = run.lose(0)
+    run.wait_for("its successor", lambda: run.at_rest(gone=old))
+    assert "not ready within 10 s: its zygote did not fork it in that time, and is replaced" in run.said()
+    assert "the zygote did not fork when it was told to: killed; its twin takes over" in run.said()
+    assert run.pids()[1] == rest[1] and run.status()["generations"][0]["zygote"] == generation["twin"]
+
+
+def test_it_boots_again_from_where_it_was(run: Troubled) -> None:
+    """The link to the release leads elsewhere by now, without a reload: what serves is what had been checked."""
+    releases = run.directory.parent / f"{run.directory.name}-releases"
+    try:
+        for name in ("one", "two"):
+            run.deploy(name)
+            (releases / name).mkdir(parents=True)
+            (releases / name / "hello.py").write_text((run.directory / "hello.py").read_text())
+        run.link = run.directory / "current"
+        run.link.symlink_to(releases / "one")
+        run.start()
+        run.wait_for("its twin", lambda: run.status()["generations"][0]["twin"])
+        (run.directory / "next").symlink_to(releases / "two")
+        (run.directory / "next").rename(run.link)
+        generation = run.status()["generations"][0]
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for kind in ("twin", "zygote"):
+                os.kill(generation[kind], number)
+        old = run.pids().values()
+        for pid in old:
+            os.kill(pid, signal.SIGKILL)
+        run.wait_for("their successors", lambda: not set(old) & set(run.pids().values()) and run.at_rest())
+        assert run.status()["generations"][0]["directory"] == str(releases / "one")
+        with urllib.request.urlopen(f"http://127.0.0.1:{run.port}/", timeout=HANG) as answer:
+            assert answer.read() == b"one"
+        assert run.clusterd("reload").returncode == 0
+        assert run.status()["generations"][-1]["directory"] == str(releases / "two")
+    finally:
+        shutil.rmtree(releases)
 
 
 PROGRAM = """#!{python}

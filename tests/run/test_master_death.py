@@ -45,6 +45,29 @@ def dies_of_its_bug(run: Installed) -> None:
     assert run.said().count("RuntimeError: a bug of ours") == before + 1
 
 
+def test_a_reload_amid_refused_tries(run: Installed) -> None:
+    """Each try is refused at once and has a receipt, a dozen of them while the reload goes on: its own is not lost for
+    that, and whoever waits for it gets it, of another master too."""
+    file = run.directory / "app.toml"
+    file.write_text(file.read_text().replace('ready-timeout = "60s"', 'ready-timeout = "10min"'))
+    (run.directory / "held").touch()
+    held = 'import os, time\nwhile os.path.exists("held"):\n    time.sleep(0.01)\n'
+    run.deploy("new", f"\n\n{held}")
+    reload = subprocess.Popen([*run.command, "reload", run.control], stdout=subprocess.PIPE, text=True)
+    run.wait_for("the reload", lambda: run.status()["rollout"])
+    for _ in range(12):
+        done = run.clusterd("try")
+        assert done.returncode == 1 and "#2 is under way (reload)" in done.stderr
+    run.kill_master()
+    assert run.clusterd("try").returncode == 1
+    (run.directory / "held").unlink()
+    said, _ = reload.communicate(timeout=HANG)
+    assert (reload.returncode, said.partition(" in ")[0]) == (0, "runtime: #2: 2/2")
+    status = run.status()
+    assert status["receipt"]["number"] == 2 and status["master"]["starts"] == 2
+    assert [receipt["number"] for receipt in status["receipts"]] == [*range(6, 16), 2][-10:]
+
+
 def test_out_of_memory() -> None:
     """The kernel ends the master for want of memory, which hurts nobody else."""
     with cgroup("memory") as group, Foreground(workers=2) as run:

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from tests.run.foreground import CLUSTERD, Foreground, gone
+from tests.run.test_upgrade import Installed
 
 APP = """
 import asyncio
@@ -132,6 +133,11 @@ class Tasked(Foreground):
 
     def task(self, name: str) -> dict[str, Any]:
         return next((t for t in self.status().get("tasks", []) if t["task"] == name), {})
+
+    def resting(self, name: str, seconds: float) -> float | None:
+        """In how many seconds its next run is due, where that is later than in `seconds` and none goes on."""
+        due: float | None = self.task(name).get("next")
+        return due if due is not None and due > seconds else None
 
     def run_task(self, name: str, *options: str) -> tuple[int, str, str]:
         """Of `clusterd task CONTROL run NAME`."""
@@ -302,6 +308,68 @@ def test_zygote_dies(run: Tasked) -> None:
     run.file("hold-count").unlink()
     assert waiting.wait(30) == 0
     assert run.run_task("count")[0] == 0
+
+
+class Hurried(Tasked, Installed):
+    """Of a copy of the program whose bounds can be made shorter."""
+
+
+def test_a_zygote_that_hangs() -> None:
+    """It does not fork a run in its time: it is killed, and the next run is the twin's."""
+    with Hurried() as run:
+        run.spoil("tasks/machine.py", "FORK = 60.0", "FORK = 10.0")
+        run.change(DEMAND.format(name="purge"))
+        run.start()
+        zygote, twin = run.wait_for("a twin", lambda: next((z for z in run.zygotes() if all(z)), None))
+        pids = run.pids()
+        os.kill(zygote, signal.SIGSTOP)
+        code, _, said = run.run_task("purge")
+        assert code != 0 and "it did not begin within 10 s" in said, said
+        run.wait_for("the twin to take over", lambda: [z for z, _ in run.zygotes()] == [twin])
+        assert run.run_task("purge")[0] == 0
+        assert run.pids() == pids and "the zygote did not fork when it was told to: killed" in run.said()
+
+
+def test_a_run_waits_for_the_import(run: Tasked) -> None:
+    """With --wait, while zygote and twin are dead and the application is being imported anew: over a new master too."""
+    run.change(DEMAND.format(name="purge"))
+    run.deploy("", '\nhold("hold-import")\n')
+    run.start()
+    both = run.wait_for("a twin", lambda: next((z for z in run.zygotes() if all(z)), None))
+    run.file("hold-import").touch()
+    for pid in both:
+        os.kill(pid, signal.SIGKILL)
+    run.wait_for("both to be missed", lambda: run.status()["generations"][-1]["state"] != "up")
+    why = "there is no process to fork it from: the application is being imported"
+    code, _, said = run.run_task("purge")
+    assert code == 1 and why in said
+    waiting = run.popen("task", run.control, "run", "purge", "--wait")
+    assert waiting.stderr is not None and f"{why}: waiting until that is certain" in waiting.stderr.readline()
+    run.kill_master()
+    assert f"{why}: waiting until that is certain" in waiting.stderr.readline()
+    run.file("hold-import").unlink()
+    assert waiting.communicate(timeout=60)[0].strip() == '"purged"' and waiting.returncode == 0
+    assert len(run.runs("purge")) == 1
+
+
+def test_master_and_zygote_die(run: Tasked) -> None:
+    """The next master orders what came due of a zygote whose death it has not heard of yet: it hears of it, and the
+    twin makes the run."""
+    run.change(COUNT.format(every="1s"))
+    run.start()
+    zygote, _ = run.wait_for("a twin", lambda: next((z for z in run.zygotes() if all(z)), None))
+    master = run.status()["master"]
+    due = time.monotonic() + run.wait_for("it to rest", lambda: run.resting("count", 0.5))
+    os.kill(master["pid"], signal.SIGSTOP)  # it hears of nothing any more
+    before = len(run.runs("end"))
+    os.kill(zygote, signal.SIGKILL)
+    assert gone([zygote]) == []
+    while time.monotonic() < due:
+        time.sleep(0.01)
+    os.kill(master["pid"], signal.SIGKILL)
+    run.wait_for("more runs", lambda: len(run.runs("end")) > before + 1)
+    assert run.status()["master"]["starts"] == master["starts"] + 1, run.said()
+    run.never_two()
 
 
 @pytest.mark.parametrize(("name", "stop"), [("patient", "60s"), ("deaf", "1s")])

@@ -8,24 +8,29 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from tests.clients import asking
 from tests.patience import HANG
-from tests.run.foreground import SERVICE, Foreground, gone
+from tests.run.foreground import SERVICE, Foreground, gone, unread
+from tests.run.test_board import ask
 from tests.run.test_random import held, settled
 
 
 class Installed(Foreground):
     """Run from a copy of the program, which can be replaced."""
 
-    def __init__(self) -> None:
-        super().__init__(workers=2)
+    def __init__(self, workers: int = 2) -> None:
+        super().__init__(workers)
         self.installed = self.directory / "installed"
         shutil.copytree(SERVICE, self.installed, ignore=shutil.ignore_patterns("__pycache__"))
         self.command = [sys.executable, "-I", "-B", str(self.installed / "clusterd")]
+
+    def start(self, argv: Sequence[str] | None = None, *, terminal: bool = False, wait: bool = True) -> Foreground:
+        ours = [*self.command, "run", str(self.configure()), "--runtime", str(self.runtime)]
+        return super().start(argv or ours, terminal=terminal, wait=wait)
 
     def upgrade(self) -> subprocess.CompletedProcess[str]:
         argv = [*self.command, "upgrade", self.control]
@@ -44,8 +49,7 @@ class Installed(Foreground):
 @pytest.fixture
 def run() -> Iterator[Installed]:
     with Installed() as made:
-        argv = [*made.command, "run", str(made.configure()), "--runtime", str(made.runtime)]
-        made.start(argv)
+        made.start()
         yield made
 
 
@@ -102,20 +106,99 @@ def test_one_that_cannot_take_over_is_refused(run: Installed, file: str, old: st
     assert run.master() != before and run.pids() == workers
 
 
+def gated_reload(run: Installed) -> subprocess.Popen[bytes]:
+    """One under way, whose import waits until "gate" is removed."""
+    (run.directory / "gate").touch()
+    run.deploy("new", "\nimport pathlib, time\nwhile pathlib.Path('gate').exists():\n    time.sleep(0.02)\n")
+    reloading = subprocess.Popen([*run.command, "reload", run.control], stderr=subprocess.DEVNULL)
+    run.wait_for("the reload", lambda: run.status()["state"] == "reloading")
+    return reloading
+
+
 def test_a_reload_is_waited_for(run: Installed) -> None:
     """The master leaves when it is done, not in the middle of it."""
     before = run.master()
-    (run.directory / "gate").touch()
-    gated = "\nimport pathlib, time\nwhile pathlib.Path('gate').exists():\n    time.sleep(0.02)\n"
-    run.deploy("new", gated)
-    reloading = subprocess.Popen([*run.command, "reload", run.control], stderr=subprocess.DEVNULL)
-    run.wait_for("the reload", lambda: run.status()["state"] == "reloading")
+    reloading = gated_reload(run)
     os.kill(before, signal.SIGUSR1)
     assert run.status()["rollout"]["phase"] == "preparing" and run.master() == before
     (run.directory / "gate").unlink()
     assert reloading.wait(HANG) == 0
     run.wait_for("another master", lambda: run.master() not in (0, before))
     assert run.status()["generation"] == 2
+
+
+REHEARSAL = """    try:
+        saved = State(fd).read()
+"""
+GATED = """    try:
+        import os
+        with open("{directory}/rehearsals", "a") as f:
+            f.write(f"{os.getpid()}\\n")
+        while os.path.exists("{directory}/gated"):
+            time.sleep(0.02)
+        saved = State(fd).read()
+"""
+
+
+class Rehearsing(Installed):
+    """An upgrade that has begun, whose trial of the new files lasts until it is let go on."""
+
+    def begin(self) -> subprocess.Popen[str]:
+        (self.directory / "gated").touch()
+        self.spoil("master/rehearsal.py", REHEARSAL, GATED.replace("{directory}", str(self.directory)))
+        argv = [*self.command, "upgrade", self.control]
+        upgrading = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.wait_for("the rehearsal", self.rehearsals)
+        return upgrading
+
+    def rehearsals(self) -> list[str]:
+        """The pids of those that there have been."""
+        there = self.directory / "rehearsals"
+        return there.read_text().split() if there.exists() else []
+
+    def go_on(self) -> None:
+        """The first is over."""
+        (self.directory / "gated").unlink()
+        self.wait_for("the end of the rehearsal", lambda: not os.path.exists(f"/proc/{self.rehearsals()[0]}"))
+
+
+@pytest.fixture
+def rehearsing() -> Iterator[Rehearsing]:
+    with Rehearsing() as made:
+        made.stop = "60s"
+        made.start()
+        yield made
+
+
+def test_a_reload_that_begins_meanwhile(rehearsing: Rehearsing) -> None:
+    """While the new files are tried: it is waited for too, and they are tried again with what came of it."""
+    run = rehearsing
+    before, upgrading = run.master(), run.begin()
+    reloading = gated_reload(run)
+    run.go_on()
+    assert run.status()["rollout"]["phase"] == "preparing" and run.master() == before
+    (run.directory / "gate").unlink()
+    assert reloading.wait(HANG) == 0
+    assert upgrading.communicate(timeout=HANG)[1] == "" and upgrading.returncode == 0
+    assert run.master() != before and run.status()["generation"] == 2 and len(run.rehearsals()) == 2
+
+
+def test_a_stop_that_begins_meanwhile(rehearsing: Rehearsing) -> None:
+    """It is the end of the upgrade too: nobody is told that the new files cannot take over."""
+    run = rehearsing
+    upgrading = run.begin()
+    (run.directory / "held").touch()
+    with ask(run, "/held") as client:
+        run.wait_for("the request to be read", lambda: unread(run.port) == 0)
+        assert run.process is not None
+        run.process.terminate()
+        run.wait_for("it to drain", lambda: "workers drain" in run.said())
+        run.go_on()
+        (run.directory / "held").unlink()
+        assert client.recv(12) == b"HTTP/1.1 200"
+    said = upgrading.communicate(timeout=HANG)[1]
+    assert run.wait() == 0 and upgrading.returncode == 7, said
+    assert "cannot take over" not in run.said() + said
 
 
 def test_older_workers_and_a_downgrade(run: Installed) -> None:

@@ -7,7 +7,7 @@
                    deaf        serve without a heartbeat
                    early       serve, but take signals only when one is pending
 
-SIGUSR1 makes a child that waits, SIGHUP and SIGUSR2 are told, SIGTERM and SIGINT end it: bye 7.
+SIGUSR1 makes a child that waits, SIGUSR2 keeps three descriptors, SIGTERM and SIGINT end it: bye 7. All are told.
 """
 
 from __future__ import annotations
@@ -80,6 +80,9 @@ def main(mode: str, argument: str = "0") -> int:
             state.beat(time.monotonic())
         if signals in ready:
             for number in signals.read():
+                if number == signal.SIGUSR2:
+                    for one in range(3):
+                        wire.send({"op": "keep", "name": f"slot.8.{one}"}, [store["note"]])
                 tell(signal=signal.Signals(number).name)
                 if number in (signal.SIGTERM, signal.SIGINT):
                     wire.send({"op": "bye", "status": 7})

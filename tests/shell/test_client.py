@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -64,6 +65,35 @@ def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
         assert [str(e) for e in failed] != []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a directory away")
+def test_a_link_to_another_is_not_followed(tmp_path: Path) -> None:
+    """Whoever owns a runtime directory can put a link to another service's socket there: root asks only who owns it."""
+    directory = tmp_path / "hello"
+    directory.mkdir()
+    with control.listen(str(tmp_path / "control")) as listener:
+        (directory / "control").symlink_to(tmp_path / "control")
+        path = str(directory / "control")
+        os.chown(directory, 4711, -1)
+        os.chown(path, 4711, -1, follow_symlinks=False)
+        with pytest.raises(client.Stranger, match="who listens there is user 0, and it belongs to user 4711"):
+            list(client.call(path, "Reload"))
+        listener.setblocking(True)
+        with listener.accept()[0] as said:
+            assert said.recv(1) == b"", "it has been told nothing"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a directory away")
+def test_a_directory_of_another(server: Server) -> None:
+    """Who listens where somebody else owns the directory, as in a container's volume, is asked; by a link of one's own
+    too."""
+    link = Path(f"{server.path}.link")
+    link.symlink_to(server.path)
+    os.chown(Path(server.path).parent, 4711, -1)
+    with answering(server, lambda call: call.reply(status={})):
+        for path in (server.path, str(link)):
+            assert list(client.call(path, "Status")) == [{"status": {}}]
+
+
 def test_client(server: Server) -> None:
     """The client yields each reply, and raises the service's errors with their parameters."""
 
@@ -91,5 +121,7 @@ def test_client_without_master(server: Server, tmp_path: Path) -> None:
         list(client.call(tmp_path / "none", "Status"))
     with pytest.raises(TimeoutError):
         list(client.call(server.path, "Status", timeout=0.05))
+    with pytest.raises(TimeoutError):  # nor is it read
+        list(client.call(server.path, "Send", {"data": "x" * (1 << 20)}, connect_timeout=0.05))
     with answering(server, lambda call: call.client.close()), pytest.raises(WireError):
         list(client.call(server.path, "Status"))

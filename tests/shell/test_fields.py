@@ -32,6 +32,15 @@ def test_words_are_cut() -> None:
         fields.lines({"why": ["a", 1]}, "why")
 
 
+def test_words_are_printable() -> None:
+    """No terminal obeys them, and they can be encoded: an application's error may have any character in it."""
+    said = "file 'caf\udce9'\x1b]0;pwned\x07\n\tа é 漢 🙂 \u202ehidden\x7f\0\x9b"
+    shown = r"file 'caf\udce9'\x1b]0;pwned\x07" + "\n\tа é 漢 🙂 " + r"\u202ehidden\x7f\x00\x9b"
+    assert fields.words({"reason": said}, "reason") == shown == fields.traceback({"traceback": said})
+    assert fields.lines({"why": [said]}, "why") == [shown]
+    assert shown.encode() and fields.printable(shown) == shown
+
+
 def test_a_process_is_whom_the_kernel_says() -> None:
     """Whatever pid the message has: the pidfd's own; a descriptor that is none is closed, and breaks the channel."""
     mine = os.pidfd_open(os.getpid())

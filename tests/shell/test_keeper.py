@@ -169,19 +169,40 @@ def test_master_without_heartbeat_is_killed(keep: Keep) -> None:
     assert kept.expect("ready")["pid"] != kept.expect("ready")["pid"]
 
 
-def test_orphans_status_is_told(keep: Keep) -> None:
-    """A dead master's child becomes the keeper's: its end is told to the master of that time, and to each later one."""
-    kept = keep("serve")
+def orphaned(kept: Kept) -> tuple[int, int]:
+    """The child that the first master has left, which is the keeper's now; and the second master."""
     first = kept.expect("ready")["pid"]
     kept.kill(first, signal.SIGUSR1)
     child = kept.expect("child")["child"]
     kept.kill(first)
-    second = kept.expect("ready")["pid"]
+    return child, kept.expect("ready")["pid"]
+
+
+def test_orphans_status_is_told(keep: Keep) -> None:
+    """A dead master's child becomes the keeper's: its end is told to the master of that time, and to each later one."""
+    kept = keep("serve")
+    child, second = orphaned(kept)
     kept.kill(child, signal.SIGTERM)
     said = kept.expect("event")
     assert (said["event"], said["about"], said["status"]) == ("reaped", child, int(signal.SIGTERM))
     kept.kill(second)
     assert [child, int(signal.SIGTERM)] in kept.expect("start")["reaped"]
+
+
+def test_last_words_of_a_master(keep: Keep) -> None:
+    """What it had kept reaches the next one, also when the keeper, which was late, had a death to tell it first."""
+    kept = keep("serve")
+    orphan, second = orphaned(kept)
+    kept.child.send_signal(signal.SIGSTOP)
+    kept.kill(second, signal.SIGUSR2)
+    kept.expect("signal")
+    for pid in (orphan, second):
+        kept.kill(pid)
+        assert kept.gone(pid)
+    kept.child.send_signal(signal.SIGCONT)
+    said = kept.expect("start")
+    assert list(said["slots"]) == ["slot.8.0", "slot.8.1", "slot.8.2"] and said["note"] == "from master 1"
+    assert [orphan, int(signal.SIGKILL)] in said["reaped"]
 
 
 def test_signals_are_passed_on(keep: Keep) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -41,6 +42,20 @@ def output(text: str, pipe: tuple[int, int], *arguments: str, **options: object)
     assert pidfd.status(fd) == 0
     os.close(fd)
     return os.read(pipe[0], 4096)
+
+
+def test_no_more_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told what could not be started, and nothing is left open for the next try."""
+
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(OSError, match=r"Resource temporarily unavailable: '.*python"):
+            start(WAIT)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize(

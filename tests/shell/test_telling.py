@@ -93,6 +93,14 @@ def test_a_systemd_that_has_no_room(systemd: socket.socket, monkeypatch: pytest.
     closed(n)
 
 
+def test_what_systemd_would_not_take(systemd: socket.socket) -> None:
+    """A status of what an application said, however odd, is no reason for it to miss that we are ready."""
+    n = Notifier()
+    n.ready("cannot read 'caf\udce9', \ud83d\0\x1b[8m\nor 'é'")
+    assert systemd.recv(8192).decode() == "READY=1\nSTATUS=cannot read 'caf\\udce9', \\ud83d\\x00\\x1b[8m or 'é'"
+    closed(n)
+
+
 def test_fd_store(systemd: socket.socket) -> None:
     """A stored descriptor arrives beside its name, and stays whatever happens to it; it is removed by name."""
     n, (a, b) = Notifier(), socket.socketpair()

@@ -150,6 +150,17 @@ def on_the_machine():
     }
 
 
+def lead(name, other):
+    """Whoever asks for this application to that one."""
+    os.unlink(f"/run/clusterd/{name}/control")
+    os.symlink(f"/run/clusterd/{other}/control", f"/run/clusterd/{name}/control")
+
+
+def on_root(name, other):
+    """Attacks on whoever administers them both."""
+    return {"a link to another": lambda: lead(name, other)}
+
+
 def on_the_next_start(port):
     """What the unit's store is to hand over instead of the sockets, or beside them."""
     return {

@@ -211,6 +211,11 @@ def segments(machine: Container) -> int:
     return _tcp(machine)["InSegs"]
 
 
+def opened(machine: Container) -> int:
+    """How many connections have been begun in this network so far: one for each request of ab and of the probe."""
+    return _tcp(machine)["ActiveOpens"]
+
+
 def _tcp(machine: Container) -> dict[str, int]:
     lines = Path(f"/proc/{machine.leader}/net/snmp").read_text().splitlines()
     names, values = (line.split()[1:] for line in lines if line.startswith("Tcp:"))

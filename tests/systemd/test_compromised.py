@@ -66,6 +66,23 @@ def test_it_reaches_no_other_instance(instance: Instance, instances: Callable[[C
 
 
 @pytest.mark.once
+def test_root_is_not_led_to_another(instance: Instance, instances: Callable[[Container], Instance]) -> None:
+    """It puts a link to another's control socket in place of its own: who asks as root for this one is told, and the
+    other has not been asked for anything."""
+    mine, other = deploy(instance), deploy(instances(instance.machine))
+    try:
+        before = at_rest(other)
+        assert try_all(mine, f"attacks.on_root({mine.name!r}, {other.name!r})") == {"a link to another": "did"}
+        for command in ("reload", "status"):
+            done = mine.machine.run(["clusterd", command, mine.name], check=False)
+            assert done.returncode == 5 and "who listens there is user" in done.stderr, done
+        after = at_rest(other)
+        assert (after["generation"], after["receipt"]) == (before["generation"], before["receipt"])
+    finally:
+        instance.machine.run(["rm", "-f", *(f"/etc/clusterd/{each.name}.env" for each in (mine, other))])
+
+
+@pytest.mark.once
 def test_it_does_not_get_out(instance: Instance) -> None:
     """Root, mounts, namespaces, clock, kernel and the files of system and package: each attack is refused."""
     found = try_all(deploy(instance), "attacks.on_the_machine()")

@@ -13,7 +13,7 @@ import pytest
 from clusterd.shell import messages
 from tests.patience import HANG
 from tests.systemd import load
-from tests.systemd.accounting import at_rest, keeper, kill, kill_master, status
+from tests.systemd.accounting import at_rest, differs, keeper, kill, kill_master, status
 from tests.systemd.apps import UVICORN
 from tests.systemd.clients import Held
 from tests.systemd.harness.instance import Instance
@@ -128,6 +128,49 @@ def test_keeper_killed(instance: Instance) -> None:
     asked.assert_nothing_lost()
     at_rest(instance)
     assert (instance.show("ActiveState"), instance.show("NRestarts")) == ("active", "0")
+
+
+def test_keeper_that_cannot_be_followed(instance: Instance) -> None:
+    """Its program is not there when it dies: another is tried until there is one, and an upgrade waits for it, because
+    nobody would start the next master."""
+    UVICORN.deploy(instance)
+    instance.start()
+    machine, master, first = instance.machine, instance.status()["master"]["pid"], keeper(instance)
+    workers = instance.workers()
+    machine.run(["mv", "/usr/bin/python3", "/usr/bin/python3.away"])
+    try:
+        kill(instance, first)
+        told = "another cannot be started: [Errno 2] No such file or directory: '/usr/bin/python3'; trying again every"
+        machine.wait_for("the trouble", lambda: any(told in text for text in instance.messages()))
+        kill(instance, master, signal="USR1")
+        assert instance.get()[0] == 200
+    finally:
+        machine.run(["mv", "/usr/bin/python3.away", "/usr/bin/python3"])
+    machine.wait_for("another keeper", lambda: keeper(instance) not in (0, first))
+    machine.wait_for("another master", lambda: (s := status(instance)) and differs(s, master))
+    assert instance.workers() == workers and at_rest(instance)["master"]["starts"] == 2
+
+
+def test_keeper_that_dies_at_once(instance: Instance) -> None:
+    """Half of the package is there when it dies: one keeper after the other is started, but not as fast as they die,
+    until one lives; who asks meanwhile is served."""
+    UVICORN.deploy(instance)
+    instance.start()
+    machine, workers, first = instance.machine, instance.workers(), keeper(instance)
+    part = "/usr/share/clusterd/clusterd/shell/subreaper.py"
+    replaced = f"MESSAGE_ID={messages.KEEPER_REPLACED.id}"
+    machine.run(["mv", part, f"{part}.away"])
+    try:
+        kill(instance, first)
+        machine.wait_for("three of them", lambda: len(machine.journal(replaced, unit=instance.service)) >= 3)
+        assert instance.get()[0] == 200
+    finally:
+        machine.run(["mv", f"{part}.away", part])
+    _, second, third, *_ = machine.journal(replaced, unit=instance.service)
+    assert int(third["__MONOTONIC_TIMESTAMP"]) - int(second["__MONOTONIC_TIMESTAMP"]) > 4e6, "they are counted by beats"
+    machine.wait_for("one that lives", lambda: keeper(instance) not in (0, first))
+    kill_master(instance)
+    assert instance.workers() == workers and at_rest(instance)["master"]["starts"] == 2
 
 
 def test_keeper_and_master_killed(instance: Instance) -> None:

@@ -99,6 +99,7 @@ def test_a_worker_that_hangs_under_load(instance: Instance, app: App, tail: str)
     (record,) = instance.machine.journal(f"MESSAGE_ID={messages.WORKER_HUNG.id}", after=after)
     assert record["CLUSTERD_SLOT"] == "1", record
     if app is not NODE:
+        instance.machine.run(["journalctl", "--sync"])
         shown = instance.machine.run(["journalctl", "--no-pager", "-u", instance.service]).stdout
         assert "in deep_in_the_application" in shown
 

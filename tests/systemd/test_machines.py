@@ -90,8 +90,9 @@ def test_load_counts_nothing_when_nothing_is_lost(bare_machine: Container) -> No
     serve(bare_machine, "/usr/bin/python3", 8000)
     begun = time.monotonic()
     with load.everything(bare_machine, 8000) as counted:
-        before = load.segments(bare_machine)
-        bare_machine.wait_for("some requests", lambda: load.segments(bare_machine) - before > 10_000)
+        segments, opened = load.segments(bare_machine), load.opened(bare_machine)
+        bare_machine.wait_for("some requests", lambda: load.segments(bare_machine) - segments > 10_000)
+        bare_machine.wait_for("some of ab's", lambda: load.opened(bare_machine) - opened > 1000)
     took = time.monotonic() - begun
     counted.assert_nothing_lost()
     assert min(counted.wrk.requests, counted.ab.requests) > 100

@@ -83,7 +83,7 @@ def served(proxies: Container, way: tuple[str, str], tmp_path: Path) -> Iterator
         made.write("app.py", APP)
         made.configure(
             f'app = "app:app"\ndirectory = "@DIRECTORY@"\nlisten = ["{address}"]\n'
-            '[http]\nkeep-alive = "75s"\n[reload]\nsoak = "200ms"\n'
+            '[http]\nkeep-alive = "75s"\n[reload]\ndrain-timeout = "75s"\nsoak = "200ms"\n'
         )
         made.start()
         pair = make(tmp_path, "hello", 1)

@@ -86,6 +86,19 @@ def test_nothing_is_lost(own: Own) -> None:
     asked.assert_nothing_lost()
 
 
+def test_stop_after_the_keeper_died(own: Own) -> None:
+    """The master is the manager's child then, and its keeper a child of its own: a stop ends these, and not the user's
+    whole session."""
+    own.start()
+    machine, manager = own.machine, own.manager()
+    master = own.show("MainPID")
+    machine.run(["kill", "-KILL", machine.run(["ps", "-o", "ppid=", "-p", master]).stdout.strip()])
+    machine.wait_for("another keeper", lambda: any("took its place" in line for line in own.messages()))
+    assert machine.run(["ps", "-o", "ppid=", "-p", master]).stdout.strip() == manager
+    assert own.clusterd("stop", session=False).stdout == f"{own.name}: stopped\n"
+    assert own.processes() == [] and own.manager() == manager
+
+
 @pytest.mark.parametrize(
     ("toml", "words"),
     [

@@ -107,8 +107,11 @@ def test_renewed_by_reload(site: Site, app: App) -> None:
     machine.run(["rm", "-r", site.directory])
     machine.run(["kill", "-KILL", str(instance.status()["master"]["pid"])])
     machine.wait_for("the next master", lambda: instance.status()["master"]["starts"] > 1)
-    machine.run(["kill", "-KILL", str(next(iter(instance.workers().values())))])
-    machine.wait_for("the worker's successor", lambda: len(instance.workers()) == instance.status()["wanted"])
+    killed = next(iter(instance.workers().values()))
+    machine.run(["kill", "-KILL", str(killed)])
+    whole = instance.status()["wanted"]
+    successor = lambda: len(w := instance.workers()) == whole and killed not in w.values()  # noqa: E731
+    machine.wait_for("the worker's successor", successor)
     assert site.serial() == "14"
 
 
@@ -161,6 +164,41 @@ def test_a_file_that_is_missing_at_the_start(site: Site) -> None:
     site.renew(0x32)
     instance.reload()
     assert site.serial() == "32"
+
+
+@pytest.mark.once
+def test_an_environment_that_others_write_is_not_roots(site: Site) -> None:
+    """What another user puts into environment-file does nothing as root: with it, `systemctl reload` leaves root's
+    certificate unread, and the journal says so at the daemon-reload; `clusterd reload` as root reads it. In a file of
+    root's own the same does what it says, as root, and the certificate is read."""
+    instance, machine = site.instance, site.instance.machine
+    theirs, roots = f"{instance.directory}/env", f"/etc/clusterd/{instance.name}.env"
+    for file in (theirs, roots):  # the linker writes a file as whoever the program runs as: no library is needed
+        machine.write(file, f"LD_DEBUG=statistics\nLD_DEBUG_OUTPUT=/etc/{instance.name}.written\n", mode="0600")
+    machine.run(["chown", "nobody", theirs])
+
+    def written() -> str:
+        return machine.sh(f"rm -fv /etc/{instance.name}.written*").stdout
+
+    site.renew(0x51)
+    cursor = machine.cursor()
+    UVICORN.deploy(instance, extra=f'environment-file = "{theirs}"\n{TLS}')
+    told = [str(record.get("MESSAGE")) for record in machine.journal(after=cursor)]
+    reason = (
+        f"[tls] is not read as root by 'systemctl reload': '{theirs}' (owner 65534, mode 0600), which others than root"
+    )
+    assert any(f"{reason} may change, ignoring" in text for text in told)
+    instance.start()
+    site.renew(0x52)
+    instance.reload()
+    assert (site.serial(), written()) == ("51", "")
+    instance.clusterd("reload")
+    assert (site.serial(), written()) == ("52", "")
+    UVICORN.deploy(instance, extra=f'environment-file = "{roots}"\n{TLS}')
+    site.renew(0x53)
+    instance.reload()
+    assert site.serial() == "53" and written() != ""
+    machine.run(["rm", roots])
 
 
 @pytest.mark.proof

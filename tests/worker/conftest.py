@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import os
+import select
 import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import HELD_ASGI, HELD_WSGI, Master
 from harness import listeners as make_listeners
+
+from tests.patience import HANG
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,6 +49,25 @@ def application(tmp_path: Path, constants: str) -> Path:
             f"{code}\n{how}\nfrom clusterd.worker import channel\n{constants}\n"
         )
     return directory
+
+
+@pytest.fixture
+def begun(application: Path) -> Iterator[Callable[..., Any]]:
+    """begun(ask, ...) -> what ask(...) returns, when the application has begun with that request.
+
+    One that comes at the very same moment may wait for the thread of this one, with granian (docs/engines.md).
+    """
+    os.mkfifo(application / "begun")
+    fd = os.open(application / "begun", os.O_RDWR)
+
+    def begun(ask: Callable[..., Any], *args: Any) -> Any:
+        asked = ask(*args)
+        assert select.select([fd], [], [], HANG)[0], "the application does not begin with it"
+        os.read(fd, 1)
+        return asked
+
+    yield begun
+    os.close(fd)
 
 
 @pytest.fixture

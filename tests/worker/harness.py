@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import socket
@@ -20,23 +21,39 @@ DEADLINE = HANG
 Message = dict[str, Any]
 
 HELD = "/sleep?seconds=0&held=1"
-"""What is answered when there is a file `go` in the application's directory."""
-HELD_ASGI = """
+"""What is answered when there is a file `go` in the application's directory; see `begun` in conftest.py."""
+BEGUN = """
+import os
+
+
+def tell_begun():
+    if os.path.exists("begun"):
+        fd = os.open("begun", os.O_RDWR)  # so that nobody is waited for
+        os.write(fd, b"1")
+        os.close(fd)
+
+
+"""
+HELD_ASGI = f"""{BEGUN}
 without = app
 
 
 async def app(scope, receive, send):
-    while b"held" in scope.get("query_string", b"") and not os.path.exists("go"):
-        await asyncio.sleep(0.01)
+    if b"held" in scope.get("query_string", b""):
+        tell_begun()
+        while not os.path.exists("go"):
+            await asyncio.sleep(0.01)
     await without(scope, receive, send)
 """
-HELD_WSGI = """
+HELD_WSGI = f"""{BEGUN}
 without = app
 
 
 def app(environ, start_response):
-    while "held" in environ["QUERY_STRING"] and not os.path.exists("go"):
-        time.sleep(0.01)
+    if "held" in environ["QUERY_STRING"]:
+        tell_begun()
+        while not os.path.exists("go"):
+            time.sleep(0.01)
     return without(environ, start_response)
 """
 
@@ -123,6 +140,14 @@ class Worker:
         self.peer.send({"op": "go"})
         return self.peer.expect("ready")
 
+    def told(self) -> Message:
+        """What a run of a task says at its end: between two NULs, lest a master that died has read the half of it."""
+        said = b""
+        while said.count(b"\0") < 2:
+            said += self.peer.wire.sock.recv(1 << 16)
+        message: Message = json.loads(said.strip(b"\0"))
+        return message
+
     def serve(self) -> None:
         self.peer.send({"op": "serve"})
         self.peer.expect("serving")
@@ -181,8 +206,10 @@ class Master:
         assert message["event"] == "up", message
         return message
 
-    def fork(self, listeners: Sequence[socket.socket], slot: int = 0, **extra: Any) -> Worker:
-        """Fork a worker and wait for its pidfd; it has not been told to go."""
+    def fork(
+        self, listeners: Sequence[socket.socket], slot: int = 0, bus: socket.socket | None = None, **extra: Any
+    ) -> Worker:
+        """Fork a worker and wait for its pidfd; it has not been told to go. `bus` is its end of one."""
         self._numbers += 1
         ours, theirs = socket.socketpair()
         reader, writer = os.pipe()
@@ -193,7 +220,8 @@ class Master:
             "op": "fork", "worker": worker.number, "slot": slot, "slots": 4, "cgroup": None, "oom-score-adj": 200,
             "listeners": kinds, "notify": None, **extra,
         }  # fmt: skip
-        self.zygote.send(message, [theirs.fileno(), writer, *(s.fileno() for s in listeners)])
+        given = [*listeners, *([bus] if bus is not None else [])]
+        self.zygote.send(message | {"bus": bus is not None}, [theirs.fileno(), writer, *(s.fileno() for s in given)])
         theirs.close()
         os.close(writer)
         answer, fds = self.zygote.next()
@@ -307,13 +335,17 @@ class Client:
 
     def read(self) -> tuple[int, dict[str, str], str]:
         status, headers = self.read_head()
-        length = int(headers.get("content-length", 0))
-        while len(self._data) < length:
-            part = self.sock.recv(1 << 16)
+        return status, headers, self.read_body(int(headers.get("content-length", 0))).decode()
+
+    def read_body(self, length: int) -> bytes:
+        parts = [self._data]
+        while (lacking := length - sum(map(len, parts))) > 0:
+            part = self.sock.recv(min(lacking, 1 << 20))
             assert part, "connection closed within a response"
-            self._data += part
-        body, self._data = self._data[:length], self._data[length:]
-        return status, headers, body.decode()
+            parts.append(part)
+        whole = b"".join(parts)
+        self._data = whole[length:]
+        return whole[:length]
 
     def get(self, path: str = "/") -> tuple[int, dict[str, str], str]:
         self.ask(path)

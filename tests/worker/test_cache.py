@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from clusterd.worker.caching import Cache, CacheError, CacheValueError, lacking
 from clusterd.worker.caching.embedded import Embedded
 from clusterd.worker.caching.place import redacted
+from clusterd.worker.caching.redis import Redis, RedisClaim
 from clusterd.worker.caching.values import MAX_KEY, MAX_VALUE, seconds
 from clusterd.worker.inspection import open_fds, reasons
 from tests.patience import HANG
@@ -276,6 +277,26 @@ def test_computing_process_dies(place: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert shared.get_or_compute("a", None, lambda: "mine", lease="1h") == "mine"
 
 
+def test_forked_while_computing(tmp_path: Path) -> None:
+    """What is forked meanwhile neither keeps a claim that is let go of, nor lets go of it on its own way out."""
+    store = Embedded(str(tmp_path))
+    mine, other = store.claim("a", 0), store.claim("a", 0)
+    assert mine.take()
+    until, leave = os.pipe()
+    if (pid := os.fork()) == 0:
+        os.close(leave)
+        os.read(until, 1)
+        os._exit(0)
+    assert together(1, lambda number: mine.release()) == [0]
+    assert not other.take()
+    mine.release()
+    assert other.take()
+    other.release()
+    os.close(leave)
+    os.close(until)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
 def test_lease_is_bounded(place: str) -> None:
     """Whoever has waited for the lease of one that hangs computes besides."""
     shared = cache(place)
@@ -320,6 +341,41 @@ def test_in_coroutines(place: str) -> None:
     others = asyncio.Event()
     asyncio.run(main())
     assert calls == [1]
+
+
+@pytest.mark.parametrize("place", ["unix"], indirect=True)
+def test_cancelled_while_it_claims(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is cancelled while its claim is on the way to the Redis leaves none there, nor a thread that renews it."""
+    claiming, released = threading.Event(), threading.Event()
+    take, release = Redis.take, RedisClaim.release
+
+    def late(store: Redis, name: str, token: str) -> bool:
+        claiming.set()
+        assert released.wait(HANG)
+        taken.append(take(store, name, token))
+        return taken[-1]
+
+    def soon(claim: RedisClaim) -> None:
+        release(claim)
+        released.set()
+
+    async def main() -> None:
+        asked = asyncio.ensure_future(shared.aget_or_compute("a", None, lambda: 1))
+        assert await asyncio.to_thread(claiming.wait, HANG)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+    monkeypatch.setattr(Redis, "take", late)
+    monkeypatch.setattr(RedisClaim, "release", soon)
+    shared, taken = cache(place), []
+    asyncio.run(main())
+    assert taken == [True]
+    assert "cache lease" not in [thread.name for thread in threading.enumerate()]
+    following = shared._store.claim("a", 0)
+    assert following.take(), "the next one computes"
+    following.release()
 
 
 def test_killed_while_writing(tmp_path: Path) -> None:

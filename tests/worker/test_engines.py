@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import signal
 import socket
 from typing import Any
@@ -40,7 +41,7 @@ def booted(start, application, case):
     return master
 
 
-def test_staged_drain(booted, application, slots):
+def test_staged_drain(booted, application, begun, slots):
     """In flight: answered with Connection: close. Kept: each further request as well. Idle: closed after linger."""
     (slot,) = slots(1)
     address = slot.getsockname()
@@ -48,7 +49,7 @@ def test_staged_drain(booted, application, slots):
     busy, kept, idle = (Client(address) for _ in range(3))
     assert kept.get()[1].get("connection") is None
     idle.get()
-    busy.ask(HELD)
+    begun(busy.ask, HELD)
     assert kept.get("/pid")[2] == f"{worker.pid}\n"  # the worker has busy's request: it came first
     worker.drain(linger=30)
     worker.peer.expect("draining")
@@ -90,12 +91,12 @@ def test_linger_zero_keeps_a_request_under_way(booted, slots):
     worker.peer.expect("drained")
 
 
-def test_deadline_cuts_and_says_so(booted, slots):
+def test_deadline_cuts_and_says_so(booted, begun, slots):
     """At the drain's timeout the worker leaves, and tells how many it left unanswered."""
     (slot,) = slots(1)
     worker = booted.serving([slot])
     slow, probe = Client(slot.getsockname()), Client(slot.getsockname())
-    slow.ask(HELD)
+    begun(slow.ask, HELD)
     probe.get()
     worker.drain(linger=0)
     assert probe.ended()
@@ -105,13 +106,13 @@ def test_deadline_cuts_and_says_so(booted, slots):
     probe.close()
 
 
-def test_a_stop_hastens_a_drain(booted, slots):
+def test_a_stop_hastens_a_drain(booted, begun, slots):
     """A second order ends linger and deadline sooner, never later."""
     (slot,) = slots(1)
     worker = booted.serving([slot])
     idle, slow = Client(slot.getsockname()), Client(slot.getsockname())
     idle.get()
-    slow.ask(HELD)
+    begun(slow.ask, HELD)
     idle.get()
     worker.drain(linger=60, timeout=60)
     worker.peer.expect("draining")
@@ -226,6 +227,47 @@ def test_a_drain_amid_accepting(booted, slots):
     for client in (warm, *clients):
         client.close()
     assert worker.peer.expect("drained")["cut"] == 0
+
+
+GONE = """\
+import asyncio, time
+from clusterd import worker
+
+def finish():
+    open("began", "w").close()
+    while not worker.draining:
+        time.sleep(0.01)
+    time.sleep(0.5)
+    open("finished", "w").close()
+
+def wsgi(environ, start_response):
+    finish()
+    start_response("200 OK", [("Content-Length", "0")])
+    return []
+
+async def asgi(scope, receive, send):
+    assert scope["type"] == "http"
+    await asyncio.to_thread(finish)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
+"""
+
+
+def test_a_request_whose_client_has_gone_is_finished(start, application, slots, case):
+    """What it was to do is done before the worker leaves, though nobody waits for the answer."""
+    (application / "gone.py").write_text(GONE)
+    os.mkfifo(application / "began")
+    master = start(python=environment(case.environment))
+    master.up(**{**case.boot, "app": "gone:asgi" if case.app == "hello:app" else "gone:wsgi"})
+    (slot,) = slots(1)
+    worker = master.serving([slot])
+    client = Client(slot.getsockname())
+    client.ask()
+    (application / "began").open().close()
+    client.close()
+    worker.drain(linger=0)
+    worker.drained()
+    assert (application / "finished").exists()
 
 
 FRAMES = """\

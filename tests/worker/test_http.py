@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from environments import CASES, environment
-from harness import Client, Master, Message, Worker
+from harness import BEGUN, Client, Master, Message, Worker
 from websocket import WebSocket
 
 from tests.patience import HANG
@@ -47,15 +47,17 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 """
 
-WSGI = """\
+WSGI = f"""\
+{BEGUN}
 import json, threading
 
 barrier = threading.Barrier(6)
 
 def app(environ, start_response):
     if environ["PATH_INFO"].endswith("/together"):
+        tell_begun()
         barrier.wait(60)
-    seen = {"client": environ["REMOTE_ADDR"], "scheme": environ["wsgi.url_scheme"], "root": environ["SCRIPT_NAME"]}
+    seen = dict(client=environ["REMOTE_ADDR"], scheme=environ["wsgi.url_scheme"], root=environ["SCRIPT_NAME"])
     seen["path"] = environ["PATH_INFO"]
     body = json.dumps(seen).encode()
     start_response("200 OK", [("Content-Length", str(len(body)))])
@@ -207,6 +209,36 @@ def test_keep_alive(serve, engine: str) -> None:
     client.close()
 
 
+SLOW = """\
+def app(environ, start_response):
+    body = b"x" * (int(environ["PATH_INFO"][1:]) or len(environ["wsgi.input"].read()))
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+"""
+
+
+@pytest.mark.parametrize("engine", engines("waitress", "granian", without="asgi"))
+def test_slow_is_not_idle(serve, application: Path, engine: str) -> None:
+    """A client that pauses in the middle of an upload or a download, for longer than idle connections are kept."""
+    (application / "wsgi.py").write_text(SLOW)
+    address = serve(engine, keep_alive=1.0)
+    up, down = Client(address), Client(address)
+    up.ask("/0", "Content-Length: 10\r\n", "POST")
+    up.sock.sendall(b"12345")
+    down.ask(f"/{64 << 20}")
+    assert down.read_head()[0] == 200
+    for _ in range(2):  # one after the other: the second begins when all that can be sent has been sent
+        idle = Client(address)
+        idle.get("/1")
+        assert idle.ended()
+        idle.close()
+    up.sock.sendall(b"67890")
+    assert up.read()[2] == "x" * 10
+    assert down.read_body(64 << 20) == b"x" * (64 << 20)
+    for client in (up, down):
+        client.close()
+
+
 @pytest.mark.parametrize("engine", engines("uvicorn"))
 def test_max_connections_of_uvicorn(serve, engine: str) -> None:
     """With more open than that, 503; with fewer again, the application."""
@@ -265,12 +297,12 @@ def test_max_body_size(serve, engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", engines("waitress", "granian", without="asgi"))
-def test_threads(serve, engine: str) -> None:
+def test_threads(serve, begun, engine: str) -> None:
     """So many requests are worked on at once: six wait for each other here."""
     address = serve(engine, threads=6)
     clients = [Client(address) for _ in range(6)]
     for client in clients:
-        client.ask("/together")
+        begun(client.ask, "/together")
     for client in clients:
         assert client.read()[0] == 200
         client.close()

@@ -45,13 +45,13 @@ def booted(request: pytest.FixtureRequest, start, application: Path) -> Callable
 
 
 @pytest.mark.parametrize("over", ["tls", "plain"])
-def test_staged_drain(booted, application: Path, slots, pem: dict[str, str], over: str) -> None:
+def test_staged_drain(booted, application: Path, begun, slots, pem: dict[str, str], over: str) -> None:
     """Streams on a kept connection are answered until linger is over; then GOAWAY, after which those under way are."""
     (slot,) = slots(1)
     worker = booted(tls=pem if over == "tls" else None).serving([slot])
     client = Http2(slot.getsockname(), insecure("h2") if over == "tls" else None)
     assert client.get("/pid") == (200, f"{worker.pid}\n")
-    slow = client.ask(HELD)
+    slow = begun(client.ask, HELD)
     worker.drain(linger=30)
     worker.peer.expect("draining")
     stream = client.ask("/pid")

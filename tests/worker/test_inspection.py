@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from pathlib import Path
 
 import pytest
-from harness import Client
+from harness import Client, Master
 
 HELLO = "from hello import app\n"
 
@@ -68,6 +70,72 @@ def test_an_open_sqlite_database(start, application, slots):
 def test_an_event_loop(start, application, slots):
     """An epoll descriptor is shared by a fork, and with it every registration."""
     assert "an event loop (epoll)" in check(start, application, slots, "import select\ne = select.epoll()\n", "spawn")
+
+
+PROCESS = """
+import json, multiprocessing, signal
+process = multiprocessing.get_context("fork").Process(target=signal.pause, name="poller", daemon=True)
+process.start()
+
+without = app
+
+async def app(scope, receive, send):
+    if scope.get("path") != "/process":
+        return await without(scope, receive, send)
+    import hello
+    await hello.respond(send, 200, str(process.pid))
+"""
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def after_a_worker(master: Master, slots) -> int:
+    """The child process of the import that a worker knows, which runs, when the worker has left."""
+    (slot,) = slots(1)
+    worker = master.serving([slot])
+    client = Client(slot.getsockname())
+    pid = int(client.get("/process")[2])
+    client.close()
+    assert running(pid)
+    worker.drain()
+    worker.drained()
+    return pid
+
+
+def test_a_child_process(start, application, slots):
+    """A worker can neither wait for another's child nor end it: each begins its own, and the zygote's is ended."""
+    assert check(start, application, slots, PROCESS, "spawn") == ["child process 'poller'"]
+    master = start()
+    master.up(app="begun:app")
+    assert Path(f"/proc/{master.process.pid}/task/{master.process.pid}/children").read_text() == ""
+    assert not running(after_a_worker(master, slots))
+
+
+def test_processes_that_are_over_or_shared_do_not_count(start, application, slots):
+    """One that has ended, and the one that multiprocessing has for shared memory."""
+    source = (
+        "import subprocess, os\nended = subprocess.Popen(['true'])\n"
+        "os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)\n"
+        "from multiprocessing import resource_tracker\nresource_tracker.ensure_running()\n"
+    )
+    assert check(start, application, slots, source, "fork") == []
+
+
+def test_what_the_import_made_outlives_a_worker(start, application, slots, tmp_path):
+    """Temporary directories, and processes where forking is forced: the next worker has them too."""
+    source = PROCESS + "import tempfile\ntemporary = tempfile.TemporaryDirectory(prefix='of-the-import-')\n"
+    (application / "begun.py").write_text(HELLO + source)
+    master = start(env={"TMPDIR": str(tmp_path)})
+    assert master.up(app="begun:app", preload="force")["mode"] == "fork"
+    pid = after_a_worker(master, slots)
+    assert running(pid)
+    os.kill(pid, signal.SIGKILL)
+    assert list(tmp_path.glob("of-the-import-*"))
 
 
 def test_what_is_closed_again_does_not_count(start, application, slots):

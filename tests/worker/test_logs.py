@@ -92,10 +92,17 @@ def test_a_journal_that_is_gone(journal: Journal, logger: logging.Logger, capsys
     assert "important" in capsys.readouterr().err
 
 
-def test_a_journal_that_stands_still(journal: Journal, logger: logging.Logger) -> None:
-    """It is waited for once; who logs goes on. How many records it did not take is told when it takes one again."""
+@pytest.mark.parametrize("default", [None, HANG])
+def test_a_journal_that_stands_still(journal: Journal, logger: logging.Logger, default: float | None) -> None:
+    """It is waited for once; who logs goes on. How many records it did not take is told when it takes one again.
+
+    What the application has other sockets wait, is nothing to it."""
     path, sock = journal
-    handler = logs.JournalHandler(path)
+    socket.setdefaulttimeout(default)
+    try:
+        handler = logs.JournalHandler(path)
+    finally:
+        socket.setdefaulttimeout(None)
     logger.addHandler(handler)
     began, number = time.monotonic(), 0
     while not handler.lost:

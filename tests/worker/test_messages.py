@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import subprocess
@@ -91,6 +92,61 @@ def test_request_and_its_errors(caplog: pytest.LogCaptureFixture) -> None:
     assert worker.sync.request(None, "double", 4) == 8, "an async handler runs where no loop is, too"
 
 
+def cancelled() -> asyncio.Future[None]:
+    """As a pool of connections has that is closed, or a task that was cancelled by somebody else."""
+    made = asyncio.get_running_loop().create_future()
+    made.cancel()
+    return made
+
+
+def test_a_handler_that_meets_a_cancellation(caplog: pytest.LogCaptureFixture) -> None:
+    """Who asked is answered at once, and the messages after it are handled: also where the handler itself is
+    cancelled, by whoever cancels all tasks."""
+    heard: list[int] = []
+    waits, all_heard = asyncio.Event(), asyncio.Event()
+
+    @worker.on("ask")
+    async def ask(message: worker.Message) -> None:
+        await cancelled()
+
+    @worker.on("wait")
+    async def wait(message: worker.Message) -> None:
+        running.append(asyncio.current_task())
+        waits.set()
+        await asyncio.Event().wait()
+
+    @worker.on("t")
+    async def hear(message: worker.Message) -> None:
+        heard.append(message.data)
+        if message.data == 5:
+            all_heard.set()
+        if message.data == 1:
+            await cancelled()
+        if message.data == 3:
+            task = asyncio.current_task()
+            assert task is not None and task.cancel()
+        await asyncio.sleep(0)
+
+    async def say() -> None:
+        with pytest.raises(worker.HandlerFailed, match="CancelledError"):
+            await worker.request(None, "ask", timeout=HANG)
+        asked = asyncio.ensure_future(worker.request(None, "wait", timeout=HANG))
+        await waits.wait()
+        assert running[0] is not None and running[0].cancel()
+        with pytest.raises(worker.HandlerFailed, match="CancelledError"):
+            await asked
+        assert [task for task in running if task is None or not task.cancelled()] == []
+        for n in range(1, 6):
+            await worker.send(None, "t", n)
+        await all_heard.wait()
+
+    running: list[asyncio.Task[Any] | None] = []
+    with caplog.at_level(logging.ERROR, "clusterd.worker"):
+        asyncio.run(asyncio.wait_for(say(), HANG))
+    assert heard == [1, 2, 3, 4, 5]
+    assert [caplog.text.count(f"the handler of '{topic}' raised") for topic in ("ask", "wait", "t")] == [1, 1, 2]
+
+
 def test_order_of_one_handler() -> None:
     """Messages come to a handler one after another, in order, however long it takes over each."""
     heard: list[int] = []
@@ -155,6 +211,7 @@ def test_retained_values() -> None:
         (7, 1, "expected a string, found int"),
         ("t", float("nan"), "expected what JSON has"),
         ("t", {1, 2}, "expected what JSON has"),
+        ("t", json.loads("[" * 500 + "]" * 500), "more than 500 lists and objects in one another"),
         ("t", "x" * (16 << 20), "at most"),
     ],
 )

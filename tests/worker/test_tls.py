@@ -92,7 +92,7 @@ def test_minimum_version(booted, slots, pair: Pair, engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ABLE)
-def test_drain(booted, application: Path, slots, engine: str) -> None:
+def test_drain(booted, application: Path, begun, slots, engine: str) -> None:
     """In flight answered, kept told, idle closed after linger, as without TLS; a handshake under way is waited for."""
     (slot,) = slots(1)
     master = booted(engine)
@@ -102,7 +102,7 @@ def test_drain(booted, application: Path, slots, engine: str) -> None:
     for client in (kept, idle):
         client.get()
     late = Secure(address, late=True)
-    busy.ask(HELD)
+    begun(busy.ask, HELD)
     kept.get()  # late was accepted before this was answered, or with it
     worker.drain(linger=30)
     worker.peer.expect("draining")

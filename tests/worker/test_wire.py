@@ -222,6 +222,18 @@ def test_closed(ends: Pair) -> None:
         right.send({})
 
 
+def test_what_cannot_be_written(ends: Pair) -> None:
+    """For another reason than that the peer is gone: nobody is told that it is, and nothing of it is sent later."""
+    left, right = ends
+    closed = os.dup(0)
+    os.close(closed)
+    with pytest.raises(WireError, match="Bad file descriptor") as found:
+        left.send({"what": "it"}, [closed])
+    assert not isinstance(found.value, Closed) and not left.wants_write
+    left.send({"what": "next"})
+    assert right.receive() == [({"what": "next"}, [])]
+
+
 def test_nothing_to_read(ends: Pair) -> None:
     """A non-blocking wire without input has no messages."""
     assert ends[1].receive() == []

@@ -68,6 +68,10 @@ class Own(Instance):
         status: dict[str, Any] = json.loads(self.clusterd("status", "--json").stdout)
         return status
 
+    def manager(self) -> str:
+        """The pid of the user's systemd."""
+        return self.machine.show(f"user@{self.user.uid}.service", "MainPID")
+
     def processes(self) -> list[int]:
         group = self.show("ControlGroup")
         script = 'find "/sys/fs/cgroup$1" -name cgroup.procs -exec cat {} + 2>/dev/null || :'
