@@ -10,8 +10,10 @@ BUILD := build
 VENV := $(BUILD)/venv
 HELLO := $(BUILD)/hello-venv
 PYTEST := $(VENV)/bin/python -m pytest
-# Most of a test on a machine is waiting. tests/conftest.py shares them out.
-TWO := -n 2 --dist loadscope
+# Tests start thousands of processes of it, and those that are to leave nothing behind write no bytecode.
+COMPILE := $(VENV)/bin/python -m compileall -q service
+# Most of a test on a machine is waiting, so more than there are cores. tests/conftest.py shares them out.
+SHARED := -n 4 --dist loadscope
 LISTEN ?= 127.0.0.1:8000
 
 # What the daemon needs from Debian, and what building and testing it need besides.
@@ -38,13 +40,16 @@ run: $(HELLO)/ready $(BUILD)/clusterd
 		--directory examples/hello --python $(HELLO)/bin/python --listen $(LISTEN)
 
 test: $(VENV)/ready $(BUILD)/tools
-	$(PYTEST) $(TWO)
+	$(COMPILE)
+	$(PYTEST) $(SHARED)
 
 proof: $(VENV)/ready $(BUILD)/tools
-	status=0; $(PYTEST) $(TWO) -m proof || status=$$?
+	$(COMPILE)
+	status=0; $(PYTEST) $(SHARED) -m proof || status=$$?
 	[ $$status -eq 5 ] || exit $$status  # 5: there is none
 
 soak: $(VENV)/ready $(BUILD)/tools
+	$(COMPILE)
 	PYTHONPATH=service $(VENV)/bin/python -m tests.soak --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/ready $(BUILD)/tools
