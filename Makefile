@@ -39,7 +39,7 @@ run: $(HELLO)/ready $(BUILD)/clusterd
 	@exec packaging/foreground $(BUILD)/clusterd run hello:app \
 		--directory examples/hello --python $(HELLO)/bin/python --listen $(LISTEN)
 
-test: $(VENV)/ready $(BUILD)/tools
+test: $(VENV)/ready $(HELLO)/ready $(BUILD)/tools
 	$(COMPILE)
 	$(PYTEST) $(SHARED)
 

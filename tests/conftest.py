@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
+from tests import network
 from tests.lacking import lacking
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -49,17 +50,20 @@ class Shares(LoadScopeScheduling):
     """How `-n 4` shares the tests out.
 
     What runs in a machine is alone there: a file and a release at a time go to whoever is free. What runs on this host
-    stays together, since it takes free ports that the load of another process could take in between. Who is free goes
-    on with the release it has a machine of, if it can: a process has one at a time, and each change is a boot.
+    takes free ports that the load of another process could take in between: what has a network of its own stays
+    together, and all the rest does. Who is free goes on with the release it has a machine of, if it can: a process has
+    one at a time, and each change is a boot.
     """
 
     LONG = "tests/systemd/test_many.py"
     """One test of minutes: as the last it would be waited for alone, so it comes first."""
+    OWN = ("tests/run/", "tests/worker/")
+    """Directories whose tests have a network of their own."""
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, test = nodeid.partition("::")
         if not file.startswith(("tests/systemd/", "tests/frameworks/")):
-            return "host"
+            return next((each for each in self.OWN if file.startswith(each) and network.can_be_own()), "host")
         release = re.search(r"\[(debian\d+)", test)
         return f"{file} {release[1] if release else ''}"
 

@@ -24,6 +24,8 @@ from tests.redises import Server, server
 
 SERVICE = Path(__file__).parents[2] / "service"
 CHANNEL = "clusterd:{x}:bus"
+PATIENT = f"import sys; from clusterd import bridge; bridge.TIMEOUT = {HANG}; sys.exit(bridge.main(sys.argv[1:]))"
+"""A bridge to which a Redis that stands still for seconds is not away."""
 
 
 class Bridged:
@@ -60,7 +62,7 @@ class Bridged:
     def start(self, theirs: socket.socket) -> None:
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-B", "-m", "clusterd.bridge", str(theirs.fileno())],
+                [sys.executable, "-B", "-c", PATIENT, str(theirs.fileno())],
                 env={**os.environ, "PYTHONPATH": str(SERVICE)},
                 pass_fds=[theirs.fileno()],
             )

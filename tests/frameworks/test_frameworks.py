@@ -16,10 +16,17 @@ from tests.systemd.harness.instance import Instance
 
 pytestmark = pytest.mark.proof
 
-RELOAD = '[reload]\nsoak = "300ms"\ndrain-timeout = "{drain}"\n'
+RELOAD = '[reload]\nsoak = "300ms"\ndrain-timeout = "{}"\nlinger = "{}"\n'
 
 
-def deploy(site: Instance, kind: Site, user: str = "www-data", venvs: str = "/srv/venv", *, drain: str = "60s") -> None:
+def deploy(
+    site: Instance,
+    kind: Site,
+    user: str = "www-data",
+    venvs: str = "/srv/venv",
+    *,
+    times: tuple[str, str] = ("60s", "30s"),
+) -> None:
     """Two releases on disk, `current` leads to the first, and the file."""
     machine, python = site.machine, f"{venvs}/{kind.venv}/bin/python"
     state = f"/var/lib/clusterd/{site.name}"
@@ -36,7 +43,7 @@ def deploy(site: Instance, kind: Site, user: str = "www-data", venvs: str = "/sr
     machine.sh(f"ln -s releases/release1 {site.directory}/current")
     site.configure(
         f'{kind.toml}\ndirectory = "@DIRECTORY@/current"\npython = "{python}"\nuser = "{user}"\n'
-        f'listen = "127.0.0.1:@PORT@"\nworkers = 2\n{RELOAD.format(drain=drain)}',
+        f'listen = "127.0.0.1:@PORT@"\nworkers = 2\n{RELOAD.format(*times)}',
         reload=False,
     )
 
@@ -125,7 +132,7 @@ class Stream(Client):
 
 def test_streams_across_a_reload(site: Instance) -> None:
     """A WebSocket is closed with 1012 at the commit; a stream of events goes on until drain-timeout and is cut."""
-    deploy(site, WITH_SOCKETS, drain="6s")
+    deploy(site, WITH_SOCKETS, times=("6s", "500ms"))
     start(site)
     with WebSocket(site) as socket, Stream(site) as stream:
         assert socket.echoes("before") and stream.event() == "release1 0"

@@ -14,6 +14,7 @@ import pytest
 
 from clusterd.config.load import load
 from clusterd.config.values import duration
+from tests import network
 from tests.conftest import PROJECT
 from tests.lacking import lacking
 from tests.patience import HANG
@@ -51,9 +52,10 @@ def image(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image
     for file in (*EXAMPLE.iterdir(), PROJECT / "examples" / "hello" / "hello.py", deb):
         shutil.copy(file, context)
     wheels = context / "wheels"
-    images._download(images.DEBIAN13, (context / "requirements.txt").read_text().split(), wheels)
-    with dockerfile.build(images.DEBIAN13, context, wheels) as made:
-        yield made
+    with network.outside():
+        images._download(images.DEBIAN13, (context / "requirements.txt").read_text().split(), wheels)
+        with dockerfile.build(images.DEBIAN13, context, wheels) as made:
+            yield made
 
 
 def wait_for(run: Running, what: str, probe: Callable[[], object], timeout: float = 60.0) -> None:

@@ -55,6 +55,30 @@ def test_ctrl_c_drains(run: Foreground) -> None:
     ended(run, everything)
 
 
+def test_longer_is_asked_for_at_once(run: Foreground) -> None:
+    """Whoever listens as systemd does is asked for more time as a start, a reload and a stop begin, not only with the
+    next sign of life: what it grants may be over by then."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(run.environment.setdefault("NOTIFY_SOCKET", str(run.directory / "notify")))
+        notify.settimeout(HANG)
+
+        def said(line: str) -> list[str]:
+            """All that is said up to this line."""
+            found: list[str] = []
+            while not any(each.startswith(line) for each in found):
+                found += notify.recv(4096).decode().splitlines()
+            return [each.partition("=")[0] for each in found]
+
+        run.start(wait=False)
+        assert "EXTEND_TIMEOUT_USEC" in said("READY=1")
+        assert run.clusterd("reload").returncode == 0
+        assert "EXTEND_TIMEOUT_USEC" in said("STATUS=2/2 workers, generation 2")
+        assert run.process is not None
+        run.process.send_signal(signal.SIGTERM)
+        said("EXTEND_TIMEOUT_USEC")
+        assert run.wait() == 0
+
+
 def test_options_win_over_the_file(run: Foreground) -> None:
     """What is given beside a file is in force, and still after a reload that takes the file's other keys anew."""
     port = free_port()

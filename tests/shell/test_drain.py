@@ -38,13 +38,17 @@ def test_the_keeper_has_just_left(runtime: Path) -> None:
 def test_a_master_that_has_only_just_begun(runtime: Path, python: Spawn, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first does not answer, and is killed; the next one is given its time to start, or the keeper would be killed,
     and systemd would take what the workers have in flight."""
+    assert drain.SUCCESSOR > drain.ANSWER + 1.0
     master, keeper = (python("import signal; signal.pause()") for _ in range(2))
     monkeypatch.setenv("MAINPID", str(master.pid))
     with socket.socket(socket.AF_UNIX) as listener:
         listener.settimeout(HANG)
         listener.bind(str(runtime / "control"))
         listener.listen()
-        draining = python("import sys; from clusterd import drain; sys.exit(drain.main('hello'))")
+        draining = python(
+            "import sys; from clusterd import drain; drain.SUCCESSOR = drain.LEAVING = 1000.0;"
+            "sys.exit(drain.main('hello'))"
+        )
         first, _ = listener.accept()
         with first:
             assert master.wait(HANG) == -signal.SIGKILL

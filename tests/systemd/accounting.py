@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from tests.systemd.harness.instance import Instance
@@ -20,6 +21,20 @@ def keeper(instance: Instance) -> int:
 
 def kill(instance: Instance, *pids: int, signal: str = "KILL") -> None:
     instance.machine.run(["kill", f"-{signal}", *map(str, pids)])
+
+
+def connections(instance: Instance, pid: int) -> int:
+    """How many the worker has taken from its slot's queue."""
+    shown = instance.machine.run(["ss", "-Htnp", f"sport = :{instance.port}"]).stdout
+    return len(re.findall(rf"\bpid={pid},", shown))
+
+
+def halt(instance: Instance, pid: int) -> int:
+    """SIGSTOP, and wait until each of its threads stands still; how many connections it has taken by then."""
+    kill(instance, pid, signal="STOP")
+    states = f"sed 's/.*) //; s/ .*//' /proc/{pid}/task/*/stat"
+    instance.machine.wait_for("it to stand still", lambda: set(instance.machine.sh(states).stdout.split()) <= {"T"})
+    return connections(instance, pid)
 
 
 def kill_master(instance: Instance, signal: str = "KILL") -> dict[str, Any]:

@@ -25,7 +25,7 @@ def temporary():
 
 
 def run(*argv):
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=110)
     return [done.returncode, done.stdout + done.stderr]
 
 

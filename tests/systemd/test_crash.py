@@ -167,7 +167,7 @@ def test_keeper_that_dies_at_once(instance: Instance) -> None:
     finally:
         machine.run(["mv", f"{part}.away", part])
     _, second, third, *_ = machine.journal(replaced, unit=instance.service)
-    assert int(third["__MONOTONIC_TIMESTAMP"]) - int(second["__MONOTONIC_TIMESTAMP"]) > 4e6, "they are counted by beats"
+    assert int(third["__MONOTONIC_TIMESTAMP"]) - int(second["__MONOTONIC_TIMESTAMP"]) > 2e6, "they are counted by beats"
     machine.wait_for("one that lives", lambda: keeper(instance) not in (0, first))
     kill_master(instance)
     assert instance.workers() == workers and at_rest(instance)["master"]["starts"] == 2
@@ -398,9 +398,9 @@ def test_systemds_watchdog(instance: Instance) -> None:
             kill(instance, pid, signal="STOP")
         instance.machine.wait_for("systemd to start it again", lambda: instance.show("NRestarts") == "1")
         after = at_rest(instance)
-    # Of 20 requests a second, those that a worker had when it was ended.
+    # Those that a worker had when it was ended: a moment's, of all.
     assert set(asked.failures) <= {"ConnectionResetError", "IndexError"}, asked.failures
-    assert sum(asked.failures.values()) <= len(before["workers"])
+    assert sum(asked.failures.values()) < asked.requests / 10
     assert instance.inodes() == inodes and after["master"]["pid"] != before["master"]["pid"]
     assert any("Watchdog timeout" in text for text in instance.messages())
 

@@ -6,11 +6,10 @@ import pytest
 
 from clusterd.shell import messages
 from tests.systemd import load
-from tests.systemd.accounting import at_rest, kill
+from tests.systemd.accounting import at_rest, connections, kill
 from tests.systemd.apps import GRANIAN, GRANIAN_ASGI, NODE, UVICORN, WAITRESS, App
 from tests.systemd.harness import images
 from tests.systemd.harness.instance import Instance
-from tests.systemd.test_worker_death import connections
 
 VICTIM = """
 
@@ -132,7 +131,7 @@ inner, kept = app, []
 
 
 async def app(scope, receive, send):
-    kept.append(b"x" * (1 << 15))
+    kept.append(b"x" * (1 << 16))
     await inner(scope, receive, send)
 """
 BOUNDS = {

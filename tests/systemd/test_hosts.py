@@ -99,7 +99,7 @@ def test_two_machines(hosts: Hosts) -> None:
         gone = hosts.clusterd("reload", "shop", "--host", "b", "--host", "a", check=False)
         assert gone.returncode == 4 and "a: cluster@shop.service is inactive; nothing was reloaded" in gone.stderr
         first.start()
-        hosts.machines[0].wait_for("HAProxy to use the first again", lambda: through(hosts).startswith("again "))
+        hosts.machines[0].wait_for("HAProxy to use the first again", lambda: through(hosts).endswith("generation 1\n"))
         second.stop()
         assert through(hosts).startswith("again ")
     second.start()

@@ -85,6 +85,9 @@ def test_what_happens_is_told(instance: Instance) -> None:
     machine.wait_for("a successor", lambda: instance.workers().get(1) not in (None, victim))
     instance.write("hello.py", "raise RuntimeError('not today')\n")
     refused = instance.reload(check=False)
+    machine.wait_for(
+        "the first's receipt", lambda: told(machine.journal(unit=instance.service), messages.RELOAD_RECEIPT)
+    )
     instance.clusterd("rollback")
     kill_master(instance)
     at_rest(instance)

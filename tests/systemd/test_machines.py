@@ -106,7 +106,7 @@ def test_load_counts_what_is_lost(bare_machine: Container) -> None:
     inodes = bare_machine.listeners(8000)
     with load.everything(bare_machine, 8000) as counted:
         bare_machine.systemctl("stop", unit)
-        bare_machine.run(["sleep", "0.3"])
+        bare_machine.run(["sleep", "1"])  # long enough for the probe, which may stand still, to ask in it
         bare_machine.systemctl("start", unit)
         bare_machine.wait_for("its socket", lambda: bare_machine.listeners(8000))
         bare_machine.run(["sleep", "0.3"])

@@ -9,7 +9,9 @@ from tests.systemd.apps import ENGINES, GRANIAN_ASGI, NODE, UVICORN, WAITRESS, A
 from tests.systemd.harness.images import DEBIAN13
 from tests.systemd.harness.instance import Instance
 
-QUICK = '[reload]\nsoak = "300ms"\n'
+PATIENT = '[reload]\nlinger = "30s"\n'
+"""A client that stands still for seconds, as all of them do when the machine does, loses nothing."""
+QUICK = f'{PATIENT}soak = "300ms"\n'
 # The others on both releases, and more often, in the proof.
 EACH = [app if app is UVICORN else pytest.param(app, marks=pytest.mark.once) for app in ENGINES]
 
@@ -41,7 +43,7 @@ def test_reload_loses_nothing(instance: Instance, app: App) -> None:
 @pytest.mark.parametrize("app", (*ENGINES, GRANIAN_ASGI), ids=lambda app: app.name)
 def test_ten_reloads_lose_nothing(instance: Instance, app: App) -> None:
     """Ten, with the soak people get by default. On Debian 12 three of what is in a venv of its own: it is the same."""
-    app.deploy(instance)
+    app.deploy(instance, extra=PATIENT)
     instance.start()
     of_debian = app in (UVICORN, WAITRESS, NODE)
     reload_under_load(instance, app, 10 if of_debian or instance.machine.release is DEBIAN13 else 3)
@@ -51,6 +53,6 @@ def test_ten_reloads_lose_nothing(instance: Instance, app: App) -> None:
 @pytest.mark.parametrize("surge", ["1", '"all"'])
 def test_reload_by_surge(instance: Instance, surge: str) -> None:
     """One worker at a time, and all at once: nothing lost either way, and never more processes than surge allows."""
-    UVICORN.deploy(instance, extra=f'workers = 3\n[reload]\nsoak = "200ms"\ndrain-timeout = "60s"\nsurge = {surge}\n')
+    UVICORN.deploy(instance, extra=f'workers = 3\n{PATIENT}soak = "200ms"\ndrain-timeout = "60s"\nsurge = {surge}\n')
     instance.start()
     reload_under_load(instance, UVICORN, 1)

@@ -16,7 +16,7 @@ from tests.systemd.harness import container, images
 from tests.systemd.harness.container import Container
 from tests.systemd.harness.rootless import Own, User
 
-QUICK = 'workers = 2\n[reload]\nsoak = "100ms"\n'
+QUICK = 'workers = 2\n[reload]\nsoak = "100ms"\nlinger = "30s"\n'
 _ports = itertools.count(9100)
 
 

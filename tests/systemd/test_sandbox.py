@@ -32,7 +32,7 @@ def deploy(instance: Instance, tables: str = "", top: str = "") -> None:
 def ask(instance: Instance, what: str, *arguments: str) -> Any:
     """What came of it: the result, or the failure as text."""
     query = urllib.parse.urlencode([(str(i), a) for i, a in enumerate(arguments)])
-    status, body = instance.get(f"/{what}?{query}", timeout=60)
+    status, body = instance.get(f"/{what}?{query}")
     assert status == 200, (status, body)
     found: dict[str, Any] = json.loads(body)
     return found["did"] if "did" in found else f"failed: {found['failed']}"

@@ -20,6 +20,7 @@ certificate = "/etc/ssl/private/@NAME@/site.crt"
 key = "/etc/ssl/private/@NAME@/site.key"
 [reload]
 soak = "300ms"
+linger = "30s"
 """
 
 
@@ -48,7 +49,7 @@ class Site:
 
     def serial(self) -> str:
         """Of the certificate that is served, and that a request is answered."""
-        argv = ["curl", "-sk", "-m", "10", "-w", "%{certs}", f"https://127.0.0.1:{self.instance.port}/"]
+        argv = ["curl", "-sk", "-m", "60", "-w", "%{certs}", f"https://127.0.0.1:{self.instance.port}/"]
         said = self.instance.machine.run(argv, check=False).stdout
         assert " from " in said or "hello" in said, said
         (line,) = [line for line in said.splitlines() if line.startswith("Serial Number:")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from clusterd.shell import messages
 from tests.systemd import load
 from tests.systemd import test_sandbox as sandbox
-from tests.systemd.accounting import accounted, at_rest
+from tests.systemd.accounting import accounted, at_rest, halt, kill
 from tests.systemd.apps import ENGINES, UVICORN, App
 from tests.systemd.harness.container import Container
 from tests.systemd.harness.instance import Instance
@@ -29,12 +28,6 @@ A small one: a framework, an ORM and their own libraries are ten times as much, 
 
 MOST = 20
 """Rounds: a busy machine makes a start longer, never shorter."""
-
-
-def connections(instance: Instance, pid: int) -> int:
-    """How many the worker has taken from its slot's queue."""
-    shown = instance.machine.run(["ss", "-Htnp", f"sport = :{instance.port}"]).stdout
-    return len(re.findall(rf"\bpid={pid},", shown))
 
 
 def replaced(instance: Instance, pid: int, wanted: int) -> dict[int, int]:
@@ -57,9 +50,8 @@ def kill_under_load(instance: Instance, app: App, times: int) -> None:
         workers = instance.workers()
         for number in range(times):
             pid = workers[sorted(workers)[number % 3]]
-            instance.machine.run(["kill", "-STOP", str(pid)])
-            taken += connections(instance, pid)
-            instance.machine.run(["kill", "-KILL", str(pid)])
+            taken += halt(instance, pid)
+            kill(instance, pid)
             workers = replaced(instance, pid, 3)
     assert taken > 0
     said = f"{asked.wrk.failures} {asked.ab.failures} {asked.probe.failures}\n{asked.wrk.text}\n{asked.ab.text}"

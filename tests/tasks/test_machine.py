@@ -256,6 +256,21 @@ def test_of_a_run_that_is_over() -> None:
         assert world._step(event) == [] and world.state == before
 
 
+def test_begun_is_said_once() -> None:
+    """Said again, by another master's zygote say, it gives a run no more time, nor one that is to end."""
+    world = World()
+    world.situate(users=EVERY)
+    number = world.fork()
+    before = world.state
+    world.wait(20.0)
+    world.event(Begun(number))
+    assert world.state == before
+    world.wait()
+    ending = world.state
+    world.event(Begun(number))
+    assert world.state == ending != before
+
+
 def test_a_task_that_is_removed() -> None:
     """It is forgotten once its run has ended; one that comes back before that goes on."""
     world = World()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import shutil
@@ -10,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import network
 from tests.lacking import lacking
 
 ROOT = Path(__file__).parents[2]
@@ -87,17 +89,23 @@ def environment(engine: str, python: str = "") -> str:
     interpreter = directory / "bin" / "python"
     done = directory / ".done"
     if not done.exists():
-        shutil.rmtree(directory, ignore_errors=True)
-        packages = ENGINES.get(engine, [])
-        for command in (
-            [base, "-m", "venv", str(directory)],
-            [str(interpreter), "-m", "pip", "install", "-q", "--prefer-binary", *packages] if packages else [],
-        ):
-            if not command:
-                continue
-            run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-            if run.returncode:
-                shutil.rmtree(directory, ignore_errors=True)
-                lacking(f"cannot install {engine} for {base}: {run.stderr.strip()[-300:]}")
-        done.touch()
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with (CACHE / f"{directory.name}.lock").open("w") as lock, network.outside():
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the tests may be making it
+            if not done.exists():
+                _make(engine, base, directory)
+                done.touch()
     return str(interpreter)
+
+
+def _make(engine: str, base: str, directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    packages = ENGINES.get(engine, [])
+    commands = [[base, "-m", "venv", str(directory)]]
+    if packages:
+        commands.append([f"{directory}/bin/python", "-m", "pip", "install", "-q", "--prefer-binary", *packages])
+    for command in commands:
+        run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        if run.returncode:
+            shutil.rmtree(directory, ignore_errors=True)
+            lacking(f"cannot install {engine} for {base}: {run.stderr.strip()[-300:]}")

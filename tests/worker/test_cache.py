@@ -35,8 +35,10 @@ SERVICE = Path(__file__).parents[2] / "service"
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A redis-server that stands still for a second is no matter here, but where a test makes it one."""
-    monkeypatch.setattr("clusterd.worker.caching.redis.TIMEOUT", HANG)
+    """What stands still for seconds, a redis-server or who has a lock, is no matter here, but where a test makes it
+    one."""
+    for name in ("redis.TIMEOUT", "redis.LEASE", "embedded.PATIENCE"):
+        monkeypatch.setattr(f"clusterd.worker.caching.{name}", HANG)
 
 
 @pytest.fixture(scope="module")

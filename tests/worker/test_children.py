@@ -146,7 +146,8 @@ def test_a_pool_of_processes_ends_with_its_worker(serve: Any, venv: str, app: st
 
 def test_a_pool_of_processes_ends_with_its_task(serve: Any) -> None:
     """The same of a run of a task."""
-    master, _, client = serve(POOL + "def task():\n    return answer('')\n", "waitress-newest", "wsgi")
+    patient = "from clusterd.worker import child\nchild.LAST_WORDS = 120.0\n"
+    master, _, client = serve(f"{POOL}{patient}def task():\n    return answer('')\n", "waitress-newest", "wsgi")
     run = master.fork([], task={"name": "pids", "call": "begins:task", "publish": None})
     run.peer.send({"op": "go"})
     child = os.pidfd_open(run.told()["result"])

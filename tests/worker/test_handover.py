@@ -36,7 +36,8 @@ class Loads:
         url = f"http://127.0.0.1:{port}/pid"
         self.began = time.monotonic()
         self.wrk = self._start("wrk", "-t1", "-c24", f"-d{MOST_SECONDS}s", "--timeout", "30s", url)
-        self.ab = self._start("ab", "-q", "-r", "-l", "-c8", "-n10000000", f"-t{MOST_SECONDS}", url)
+        # -n after -t, which sets it to 50,000.
+        self.ab = self._start("ab", "-q", "-r", "-l", "-c8", f"-t{MOST_SECONDS}", "-n10000000", url)
 
     @staticmethod
     def _start(*command: str) -> subprocess.Popen[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from environments import CASES, environment
 from harness import BEGUN, Client, Master, Message, Worker
 from websocket import WebSocket
 
+from clusterd.worker.engines import waitress
 from tests.patience import HANG
 
 CASE = {case.name: case for case in CASES}
@@ -195,22 +198,47 @@ def test_root_path(serve, engine: str) -> None:
 @pytest.mark.parametrize("engine", engines())
 def test_keep_alive(serve, engine: str) -> None:
     """An idle connection is closed when its time is over, not before."""
-    address = serve(engine, keep_alive=1.0)
-    while True:
-        began, client = time.monotonic(), Client(address)
-        try:
-            client.get()
-            client.get()
-            break
-        except (AssertionError, OSError):
-            assert time.monotonic() - began >= 1.0  # it was this test that stood still
-            client.close()
+    client = answered(serve(engine, keep_alive=1.0), "/", "/")
     assert client.ended()
     client.close()
 
 
-SLOW = """\
+def answered(address: Any, *paths: str) -> Client:
+    """A client that has had its answers within the second for which it is kept without a request."""
+    while True:
+        began, client = time.monotonic(), Client(address)
+        try:
+            for path in paths:
+                client.get(path)
+            return client
+        except (AssertionError, OSError):
+            assert time.monotonic() - began >= 1.0  # it was this test that stood still
+            client.close()
+
+
+def test_a_request_that_waits_is_not_idle() -> None:
+    """Where waitress has stood still for longer than connections are kept, what has come meanwhile is answered."""
+    ours, theirs = socket.socketpair()
+    state = {"request": None, "requests": [], "total_outbufs_len": 0, "close_when_flushed": False, "will_close": False}
+    channel = SimpleNamespace(socket=ours, last_activity=100.0, **state)
+    look = functools.partial(waitress._close_late, SimpleNamespace(active_channels={1: channel}), lambda now: None, 5.0)
+    theirs.send(b"GET")
+    look(106.0)
+    assert not channel.will_close
+    ours.recv(3)
+    look(104.0)
+    assert not channel.will_close
+    look(106.0)
+    assert channel.will_close
+    ours.close()
+    theirs.close()
+
+
+SLOW = f"""\
+{BEGUN}
 def app(environ, start_response):
+    if environ["PATH_INFO"] == "/0":
+        tell_begun()
     body = b"x" * (int(environ["PATH_INFO"][1:]) or len(environ["wsgi.input"].read()))
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
@@ -218,18 +246,22 @@ def app(environ, start_response):
 
 
 @pytest.mark.parametrize("engine", engines("waitress", "granian", without="asgi"))
-def test_slow_is_not_idle(serve, application: Path, engine: str) -> None:
+def test_slow_is_not_idle(serve, application: Path, begun, engine: str) -> None:
     """A client that pauses in the middle of an upload or a download, for longer than idle connections are kept."""
     (application / "wsgi.py").write_text(SLOW)
     address = serve(engine, keep_alive=1.0)
-    up, down = Client(address), Client(address)
-    up.ask("/0", "Content-Length: 10\r\n", "POST")
+    up = Client(address)
+    asked = ("/0", "Content-Length: 10\r\n", "POST")
+    if engine.startswith("granian"):
+        begun(up.ask, *asked)
+    else:
+        up.ask(*asked)  # waitress begins when it has the body
     up.sock.sendall(b"12345")
+    down = Client(address)
     down.ask(f"/{64 << 20}")
     assert down.read_head()[0] == 200
     for _ in range(2):  # one after the other: the second begins when all that can be sent has been sent
-        idle = Client(address)
-        idle.get("/1")
+        idle = answered(address, "/1")
         assert idle.ended()
         idle.close()
     up.sock.sendall(b"67890")
@@ -299,7 +331,7 @@ def test_max_body_size(serve, engine: str) -> None:
 @pytest.mark.parametrize("engine", engines("waitress", "granian", without="asgi"))
 def test_threads(serve, begun, engine: str) -> None:
     """So many requests are worked on at once: six wait for each other here."""
-    address = serve(engine, threads=6)
+    address = serve(engine, threads=6, keep_alive=HANG)
     clients = [Client(address) for _ in range(6)]
     for client in clients:
         begun(client.ask, "/together")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from environments import CASES, ROOT, Case, environment
-from harness import Client, Master, Worker, signal_pidfd
+from harness import BEGUN, Client, Master, Worker, signal_pidfd
 from websocket import WebSocket
 
 from tests.lacking import lacking
@@ -28,6 +28,8 @@ async def app(scope, receive, send):
     if scope["type"] != "http":
         raise RuntimeError("no lifespan, no WebSockets")
     path = scope["path"]
+    if path in ("/upload", "/slow"):
+        tell_begun()
     if path == "/upload":
         size, more = 0, True
         while more:
@@ -99,6 +101,8 @@ def app(environ, start_response):
     """As the other."""
     path = environ["PATH_INFO"]
     state = environ["clusterd.worker"]
+    if path in ("/upload", "/slow"):
+        tell_begun()
     if path == "/upload":
         size = 0
         while piece := environ["wsgi.input"].read(65536):
@@ -178,18 +182,21 @@ class Reader:
 
 
 class Long:
-    """One of each, begun for sure, on connections of their own; whoever reads slowly is one of them."""
+    """One of each, begun for sure, on connections of their own; whoever reads slowly is one of them.
 
-    def __init__(self, address: Any) -> None:
+    `begin`: as the fixture.
+    """
+
+    def __init__(self, address: Any, begin: Any) -> None:
         self.clients = [Client(address) for _ in range(6)]
         self.upload_sock = self.clients[0].sock
-        self.upload = Reader(self.clients[0], "/upload", f"Content-Length: {UPLOAD}\r\n", "POST")
+        self.upload = begin(Reader, self.clients[0], "/upload", f"Content-Length: {UPLOAD}\r\n", "POST")
         self.upload_sock.sendall(b"u" * PIECE)
         self.download = Reader(self.clients[1], "/download")
         self.download.until(b"x" * 100)
         self.bulk = Reader(self.clients[5], "/bulk")
         self.bulk.until(b"x" * 100)
-        self.slow = Reader(self.clients[2], "/slow")
+        self.slow = begin(Reader, self.clients[2], "/slow")
         self.events = Reader(self.clients[3], "/events")
         self.events.until(b"data: 1\n\n")
         self.polite = Reader(self.clients[4], "/polite")
@@ -215,19 +222,29 @@ def case(request: pytest.FixtureRequest) -> Case:
 @pytest.fixture
 def booted(start: Any, application: Path, case: Case) -> Master:
     asgi = case.app == "hello:app"
-    (application / "streaming.py").write_text(ASGI if asgi else WSGI)
+    (application / "streaming.py").write_text(BEGUN + (ASGI if asgi else WSGI))
     master: Master = start(python=environment(case.environment))
     http = {} if asgi else {"http": THREADS}
     master.up(app="streaming:app", engine=case.environment.partition("-")[0], **http)
     return master
 
 
-def test_what_has_begun_is_finished(booted: Master, application: Path, slots: Any) -> None:
+def at_once(ask: Any, *args: Any) -> Any:
+    return ask(*args)
+
+
+@pytest.fixture
+def begin(case: Case, begun: Any) -> Any:
+    """`begun`, for granian; waitress begins with an upload when it has all of it, and whoever comes next is served."""
+    return begun if case.environment.startswith("granian") else at_once
+
+
+def test_what_has_begun_is_finished(booted: Master, application: Path, slots: Any, begin: Any) -> None:
     """Whole, each of them, though `linger` is long over; who looks whether a drain has begun can end in good order."""
     (slot,) = slots(1)
     worker = booted.serving([slot])
     idle = Client(slot.getsockname())
-    long = Long(slot.getsockname())
+    long = Long(slot.getsockname(), begin)
     worker.drain(linger=0.1, timeout=60)
     worker.peer.expect("draining")
     assert long.polite.rest().count(b"data: 1\n\n") == 1 and ended(long.polite)
@@ -252,11 +269,11 @@ def ended(reader: Reader) -> bool:
     return reader.body.endswith(b"0\r\n\r\n") if reader.chunked else True
 
 
-def test_what_takes_too_long_is_cut(booted: Master, slots: Any) -> None:
+def test_what_takes_too_long_is_cut(booted: Master, slots: Any, begin: Any) -> None:
     """At the end of the drain each client can tell that it did not get all, and none that waits is reset."""
     (slot,) = slots(1)
     worker = booted.serving([slot])
-    long = Long(slot.getsockname())
+    long = Long(slot.getsockname(), begin)
     worker.drain(linger=0.1, timeout=60)
     worker.peer.expect("draining")
     long.polite.rest()
@@ -291,6 +308,20 @@ def test_a_websocket_is_told_before_the_end(start: Any, slots: Any, case: Case) 
     report = worker.drained()
     assert (report["websockets"], report["closed"], report["cut"]) == (3, 1, 0)
     kept.close()
+
+
+@pytest.mark.parametrize("case", [param for param in EACH if param.values[0].app == "hello:app"])
+def test_a_websocket_is_told_after_the_end(start: Any, slots: Any, case: Case) -> None:
+    """1012 also where the worker has stood still until the drain was to be over: here it is over as it begins."""
+    master = start(python=environment(case.environment))
+    master.up(**case.boot)
+    (slot,) = slots(1)
+    worker = master.serving([slot])
+    websocket = WebSocket(slot.getsockname())
+    worker.drain(linger=0, timeout=0)
+    assert websocket.close_code() == 1012
+    websocket.close()
+    assert worker.drained()["websockets"] == 1
 
 
 ROUTES = """
@@ -336,7 +367,7 @@ def node(start: Any, application: Path, slots: Any, tmp_path: Path) -> tuple[Wor
         worker: Worker = master.fork([slot], 0, notify=path)
         worker.peer.send({"op": "go"})
         assert b"READY=1" in notify.recv(4096)
-    return worker, Long(slot.getsockname())
+    return worker, Long(slot.getsockname(), at_once)
 
 
 def test_a_command_finishes_what_has_begun(node: tuple[Worker, Long], application: Path) -> None:

@@ -244,8 +244,6 @@ class _Worker:
         told = False
         while self._state.connections or self._state.tasks or self._handshakes():
             now = time.monotonic()
-            if now >= draining.deadline:
-                return
             if draining.idle_may_close(now):
                 self._close_idle(draining.fresh_may_close(now))
                 self._close_websockets()
@@ -258,6 +256,8 @@ class _Worker:
                             protocol.shutdown()  # responses that had begun before the drain: close after them too
             if self._config.ssl is not None:
                 self._goodbyes.hang_up([p.transport for p in self._state.connections], now)
+            if now >= draining.deadline:  # whoever has stood still until then has told the idle now
+                return
             await asyncio.sleep(min(_TICK, max(0.0, draining.deadline - now)))
 
     def _close_idle(self, fresh_too: bool) -> None:

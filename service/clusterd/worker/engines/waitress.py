@@ -282,7 +282,7 @@ def _close_late(server: Any, close_stalled: Callable[[float], None], keep_alive:
     close_stalled(now)
     for channel in server.active_channels.values():
         if channel.last_activity < now - keep_alive and channel.request is None and not _in_flight(channel):
-            channel.will_close = True
+            channel.will_close = not _has_input(channel)  # where we have stood still, its time was not over
 
 
 def _adjustments(settings: dict[str, Any], http: Http, unix: bool) -> Any:

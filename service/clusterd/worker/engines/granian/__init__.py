@@ -42,6 +42,9 @@ _TICK = 0.02
 _LAST = 0.1
 """Seconds before the end of a drain by which idle connections are let go, so that what is left was in flight."""
 
+_TOLD = 0.2
+"""Seconds at most until granian says that the WebSockets have been sent their end: 2.8.0 does when it lets go."""
+
 _ARGUMENTS = frozenset({"sock", "ipc", "threads", "py_threads", "backpressure", "http_mode", "http1_opts", "metrics"})
 
 
@@ -137,22 +140,28 @@ class _Worker:
         return 0
 
     async def _wait_for_clients(self, servers: Servers, draining: Draining) -> None:
-        let_go = False
-        while (now := time.monotonic()) < draining.deadline:
-            began = time.thread_time()
+        let_go: float | None = None
+        while True:
+            now, began = time.monotonic(), time.thread_time()
             fds = servers.accepted.fds()
-            if let_go:
+            if let_go is not None:
                 if not fds and servers.stopped and not self._application.busy():
                     return
+                if now >= max(draining.deadline, let_go + _LAST):  # later where it has stood still until then
+                    return
             elif not fds or draining.fresh_may_close(now) or now >= draining.deadline - _LAST:
-                let_go, before = True, idle(fds)
+                before = idle(fds)
                 if self._application.close_websockets():
-                    await asyncio.sleep(_TICK)  # let_go ends the applications' receive(), which must not come first
+                    # let_go ends the applications' receive(), which must not come first
+                    await self._application.told(max(0.0, min(_TOLD, draining.deadline - _LAST / 2 - now)))
+                    await asyncio.sleep(_TICK)
                 # A WebSocket has been sent its 1012 in between, whether its client has answered that already or not;
                 # by granian 2.8.0 only when it lets go.
                 untouched = len(before.items() & idle(fds).items())
                 self._closed = max(0, untouched - self._application.untold)
                 servers.let_go()
+                let_go = time.monotonic()
             # A look at many connections takes its time: never more than a tenth of a processor's.
             pause = max(_TICK, 10 * (time.thread_time() - began))
-            await asyncio.sleep(min(pause, max(0.0, draining.deadline - (0.0 if let_go else _LAST) - now)))
+            left = draining.deadline - (_LAST if let_go is None else 0.0) - now
+            await asyncio.sleep(min(pause, max(_TICK, left)))

@@ -47,6 +47,9 @@ class Application:
         """Begin to; whether there are any."""
         return False
 
+    async def told(self, seconds: float) -> None:
+        """Until each WebSocket has been told, `seconds` at most."""
+
     @property
     def untold(self) -> int:
         """WebSockets that are yet to be told."""
@@ -215,6 +218,10 @@ class Asgi(Application):
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)
         return self.websockets > 0
+
+    async def told(self, seconds: float) -> None:
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=seconds)
 
     @property
     def untold(self) -> int:
