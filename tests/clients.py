@@ -89,6 +89,7 @@ class _Client(threading.Thread):
             self.sock = socket.socket(family)
             self.sock.settimeout(HANG)
             self.sock.connect(self.address)
+        asked = time.monotonic()  # not when the answer is read: the server may have given it seconds before
         self.sock.sendall(self.request)
         data = b""
         while b"\r\n\r\n" not in data:
@@ -102,7 +103,7 @@ class _Client(threading.Thread):
             raise ValueError(lines[0].decode())
         if b"connection: close" in lines:
             self._close()
-        self.used = time.monotonic()
+        self.used = asked
         return body.decode()
 
     def _more(self, data: bytes) -> bytes:

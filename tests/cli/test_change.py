@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,31 @@ def test_master_replaced(site: Site) -> None:
     found, _, err = site.run("reload", "hello")
     assert found == 1
     assert "soaking" in err and "#13: refused: died" in err
+
+
+def test_the_next_master_takes_its_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keeper has the socket while there is no master, so that the question waits for the next one's start, which on
+    a busy machine takes longer than a master is given that is there."""
+    monkeypatch.setitem(control.status.__kwdefaults__, "patience", 0.05)
+    site.write("hello")
+    master = site.master("hello")
+    quick = master.scripts["Status"]
+
+    def slow(_: dict[str, Any]) -> Any:
+        time.sleep(0.5)
+        master.status["master"] = {**master.status["master"], "pid": 801}
+        master.status["receipt"] = {"number": 13, "kind": "reload", "outcome": "done", "text": "#13: done"}
+        return iter([{"parameters": {"status": master.status}}])
+
+    def leave(_: dict[str, Any]) -> Any:
+        master.scripts["Status"] = slow
+        return iter([progress("preparing", 1, 2), None])
+
+    master.scripts |= {"Reload": leave, "Upgrade": leave}
+    assert site.run("reload", "hello")[:2] == (0, "hello: #13: done\n")
+    master.scripts["Status"] = quick
+    master.status["master"]["pid"] = 800
+    assert site.run("upgrade", "hello")[:2] == (0, "hello: master 801, version 0.1.0\n")
 
 
 def test_a_terminal_is_not_given_orders(site: Site) -> None:

@@ -154,7 +154,7 @@ class Foreground:
     def clusterd_on(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The same for a command with arguments after the instance."""
         words = [*CLUSTERD, command, self.control, *arguments]
-        return subprocess.run(words, capture_output=True, text=True, timeout=60, env=_environment())
+        return subprocess.run(words, capture_output=True, text=True, timeout=HANG, env=_environment())
 
     def pids(self) -> dict[int, int]:
         """Slot to pid of those that serve."""
@@ -181,10 +181,16 @@ class Foreground:
         zygotes = {g[kind] for g in status["generations"] for kind in ("zygote", "twin") if g[kind]}
         return {self.process.pid, status["master"]["pid"], *zygotes, *(w["pid"] for w in status["workers"])}
 
+    @property
+    def master(self) -> int:
+        """The master's pid, to send a signal to."""
+        pid = int(self.status()["master"]["pid"])
+        assert pid, "nobody answers, and 0 would be our own group"
+        return pid
+
     def kill_master(self) -> int:
         """SIGKILL the master; returns its pid once another has taken over."""
-        old = int(self.status()["master"]["pid"])
-        assert old, "nobody answers, and 0 would be our own group"
+        old = self.master
         os.kill(old, signal.SIGKILL)
         self.wait_for("another master", lambda: self.status()["master"]["pid"] not in (0, old))
         return old

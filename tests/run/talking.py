@@ -67,6 +67,8 @@ async def answer(what, *rest):
     if what == "rude":
         os.write(given.bus, b"GET / HTTP/1.0\\0")
         return
+    if what == "patient":
+        return await worker.request(*rest, timeout=100)
     if what == "sync":
         name, *rest = rest
         return await asyncio.to_thread(getattr(worker.sync, name), *rest)
@@ -119,7 +121,7 @@ class Talking(Foreground):
     def hears(self, worker: int, *expected: Any) -> None:
         """`worker` has heard exactly that, in this order."""
         try:
-            self.wait_for("it to be heard", lambda: len(self.ask(worker, "heard")) >= len(expected), 20)
+            self.wait_for("it to be heard", lambda: len(self.ask(worker, "heard")) >= len(expected))
         finally:
             assert self.ask(worker, "heard") == list(expected)
 

@@ -40,7 +40,7 @@ def test_messages(run: Talking) -> None:
     assert run.ask(a, "request", b, "nothing", 1) == ["NoHandler", f"worker {b} has no handler for 'nothing'"]
     assert run.ask(a, "request", b, "leave", 1) == ["WorkerGone", f"worker {b} left before it answered"]
     large = "x" * (8 << 20)
-    assert run.ask(a, "request", c, "double", large[: 4 << 20]) == [large, c]
+    assert run.ask(a, "patient", c, "double", large[: 4 << 20]) == [large, c]
     assert "the handler of 'bad' raised" in run.said()
 
 

@@ -84,10 +84,12 @@ def test_node(node: Program) -> None:
 
     node.kill_master()
     node.wait_for("both workers", lambda: set(node.workers_pids()) == {third, fourth})
+    node.wait_for("those of before to be gone", lambda: len(node.status()["workers"]) == 2)
     said = node.wait_for("the workers to be heard again", lambda: send(node, "shout", '"two"') == "heard by 2 workers")
     assert said
+    heard = {"text": "two", "sender": None}
     for worker in (third, fourth):
-        node.wait_for("it to be heard", lambda w=worker: node.get("/heard", w)[-1] == {"text": "two", "sender": None})
+        node.wait_for("it to be heard", lambda w=worker: node.get("/heard", w)[-1:] == [heard])
     assert node.get("/flags", third) == {"dark": "yes"}
 
 

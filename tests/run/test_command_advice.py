@@ -43,17 +43,17 @@ def run() -> Iterator[Foreground]:
         ),
         (
             ELSEWHERE,
-            '"after 3s"',
+            '"after 15s"',
             "60s",
             "it does not take sockets from systemd: it listens on 127.0.0.1:{other} by its",
         ),
         (
             ELSEWHERE,
             '"notify"',
-            "5s",
-            "not ready within 5 s: it does not take sockets from systemd: it listens on ",
+            "15s",
+            "not ready within 15 s: it does not take sockets from systemd: it listens on ",
         ),
-        (NEVER_READY, '"notify"', "5s", "not ready within 5 s: it runs, and did not say READY=1 (ready = "),
+        (NEVER_READY, '"notify"', "15s", "not ready within 15 s: it runs, and did not say READY=1 (ready = "),
         (
             LEAVES,
             '"notify"',

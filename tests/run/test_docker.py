@@ -58,7 +58,7 @@ def image(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image
             yield made
 
 
-def wait_for(run: Running, what: str, probe: Callable[[], object], timeout: float = 60.0) -> None:
+def wait_for(run: Running, what: str, probe: Callable[[], object], timeout: float = HANG) -> None:
     end = time.monotonic() + timeout
     while not probe():
         assert run.process is not None and run.process.poll() is None, f"it ended instead of {what}:\n{run.said()}"
@@ -95,11 +95,11 @@ def test_container(image: Image) -> None:
         assert run.get("/").startswith("second from worker")
 
         assert run.process is not None
-        with run.ask("/sleep?seconds=2") as asked:
+        with run.ask("/sleep?seconds=8") as asked:
             wait_for(run, "the request to be read", lambda: run.established() == 1)
             os.kill(run.init, image.stop)
             assert run.process.wait(HANG) == 0, run.said()
-            assert asked.communicate()[0] == "slept 2 s\n"
+            assert asked.communicate()[0] == "slept 8 s\n"
         assert "clusterd: " in run.said()
 
 

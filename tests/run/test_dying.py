@@ -18,7 +18,7 @@ DYING = Path(__file__).with_name("dying.py")
 
 def at_length(test: Callable[[], None]) -> Callable[[], None]:
     """For the proof, with time for a start or more at each of some hundred points."""
-    return pytest.mark.proof(pytest.mark.timeout(1200)(test))
+    return pytest.mark.proof(pytest.mark.timeout(3000)(test))
 
 
 class Dying(Foreground):

@@ -188,7 +188,7 @@ def test_a_death_that_is_told_late_is_no_soak(unhurried: Unhurried) -> None:
     """A new worker dies while the new generation soaks, and its zygote stands still: the reload waits for what it died
     of, and is refused, however soon it would have been over."""
     run = unhurried
-    run.soak = "5s"
+    run.soak = "15s"
     run.start()
     before = run.pids()
     reload = subprocess.Popen(
@@ -200,7 +200,7 @@ def test_a_death_that_is_told_late_is_no_soak(unhurried: Unhurried) -> None:
     os.kill(zygote, signal.SIGSTOP)
     os.kill(next(w["pid"] for w in status["workers"] if w["generation"] == 2), signal.SIGKILL)
     with pytest.raises(subprocess.TimeoutExpired):
-        reload.wait(6.0)
+        reload.wait(16.0)
     os.kill(zygote, signal.SIGCONT)
     _, said = reload.communicate(timeout=HANG)
     assert reload.returncode == 1 and "killed by SIGKILL" in said, said
@@ -250,7 +250,7 @@ def test_the_keeper_says_how_a_zygote_died(unhurried: Unhurried) -> None:
 
 def test_a_zygote_that_hangs(run: Troubled) -> None:
     """It does not fork within the time that a start may take: it is killed, and its twin does."""
-    run.ready = "10s"
+    run.ready = "30s"
     run.start()
     run.wait_for("its twin", lambda: run.status()["generations"][0]["twin"])
     generation = run.status()["generations"][0]
@@ -258,7 +258,7 @@ def test_a_zygote_that_hangs(run: Troubled) -> None:
     old = run.pids()[0]
     rest = run.lose(0)
     run.wait_for("its successor", lambda: run.at_rest(gone=old))
-    assert "not ready within 10 s: its zygote did not fork it in that time, and is replaced" in run.said()
+    assert "not ready within 30 s: its zygote did not fork it in that time, and is replaced" in run.said()
     assert "the zygote did not fork when it was told to: killed; its twin takes over" in run.said()
     assert run.pids()[1] == rest[1] and run.status()["generations"][0]["zygote"] == generation["twin"]
 

@@ -40,6 +40,7 @@ def kill_at_random(kills: int, seed: int) -> None:
                 except ProcessLookupError:
                     continue
                 killed += 1
+        run.wait_for("a master", lambda: run.status()["state"] != "unreachable")  # a dying one would take them with it
         # The keeper passes signals on in their order, SIGHUP before these: the last reload has been asked for by then.
         for number, wanted in ((signal.SIGTTIN, 4), (signal.SIGTTOU, 3)):
             run.process.send_signal(number)

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.patience import HANG
 from tests.run.foreground import CLUSTERD, Foreground, gone
 from tests.run.test_upgrade import Installed
 
@@ -123,7 +124,7 @@ class Tasked(Foreground):
 
     def ask(self) -> Any:
         """What one worker answers: the value, what it has heard, its task, what is in the cache."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=HANG) as answer:
             return json.load(answer)
 
     def runs(self, *what: str) -> list[list[Any]]:
@@ -220,7 +221,7 @@ def test_running_already(run: Tasked) -> None:
     second = run.joined("count")
     run.file("hold-count").unlink()
     for one in (first, second):
-        assert json.loads(one.communicate(timeout=30)[0])["users"] == 42 and one.returncode == 0
+        assert json.loads(one.communicate(timeout=HANG)[0])["users"] == 42 and one.returncode == 0
     assert len(run.runs("begin")) == 1
 
 
@@ -288,7 +289,7 @@ def test_another_master(run: Tasked) -> None:
     run.kill_master()
     run.file("hold-count").unlink()
     run.wait_for("the value", lambda: run.ask()[0] == {"users": 42, "version": 1, "task": "count"})
-    assert json.loads(waiting.communicate(timeout=30)[0])["users"] == 42
+    assert json.loads(waiting.communicate(timeout=HANG)[0])["users"] == 42
     run.kill_master()
     assert run.run_task("purge")[0] == 0
     assert len(run.runs("begin")) == 1
@@ -337,8 +338,9 @@ def test_a_run_waits_for_the_import(run: Tasked) -> None:
     run.start()
     both = run.wait_for("a twin", lambda: next((z for z in run.zygotes() if all(z)), None))
     run.file("hold-import").touch()
-    for pid in both:
-        os.kill(pid, signal.SIGKILL)
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in both:
+            os.kill(pid, number)
     run.wait_for("both to be missed", lambda: run.status()["generations"][-1]["state"] != "up")
     why = "there is no process to fork it from: the application is being imported"
     code, _, said = run.run_task("purge")
@@ -348,7 +350,7 @@ def test_a_run_waits_for_the_import(run: Tasked) -> None:
     run.kill_master()
     assert f"{why}: waiting until that is certain" in waiting.stderr.readline()
     run.file("hold-import").unlink()
-    assert waiting.communicate(timeout=60)[0].strip() == '"purged"' and waiting.returncode == 0
+    assert waiting.communicate(timeout=HANG)[0].strip() == '"purged"' and waiting.returncode == 0
     assert len(run.runs("purge")) == 1
 
 
@@ -429,7 +431,7 @@ def everybody_says(run: Tasked, text: str) -> bool:
     """Whether all four workers answer so. Who answers is chance: asked until each has."""
     seen: dict[str, str] = {}
     while len(seen) < 4:
-        with urllib.request.urlopen(f"http://127.0.0.1:{run.port}/", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{run.port}/", timeout=HANG) as answer:
             said, _, worker = answer.read().decode().strip().partition(", says ")
         run.answers[said] += 1
         seen[worker] = said

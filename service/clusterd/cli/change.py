@@ -34,7 +34,8 @@ OWN_PREFIXES = ("LISTEN_", "WATCHDOG_", "MEMORY_PRESSURE_", "EXIT_", "CLUSTERD_"
 
 AWAITED = 30.0
 """Seconds without an answer after which a reload gives the master up: twice what the keeper takes to replace one that
-hangs. A reload that fails is a deploy that fails, so it asks for more patience than a look at the status."""
+hangs. A reload that fails is a deploy that fails, so it asks for more patience than a look at the status. The keeper
+has the control socket: whoever asks while there is no master waits for the next one's start."""
 
 SUCCESSION = 15.0
 """Seconds within which a master that went away has a successor; it takes milliseconds."""
@@ -162,7 +163,7 @@ def follow(instance: Instance, verb: str, mine: int | None, before: int, progres
     deadline = time.monotonic() + SUCCESSION
     while True:
         try:
-            status = control.status(instance)
+            status = control.status(instance, patience=AWAITED)
         except (control.NotRunning, control.Lost):
             if time.monotonic() > deadline:
                 raise

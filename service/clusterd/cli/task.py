@@ -97,7 +97,7 @@ def follow(instance: Instance, task: str, number: int) -> dict[str, Any]:
 
 
 def tasks(instance: Instance) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = control.status(instance).get("tasks") or []
+    found: list[dict[str, Any]] = control.status(instance, patience=change.AWAITED).get("tasks") or []
     return found
 
 

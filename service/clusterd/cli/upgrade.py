@@ -46,9 +46,9 @@ def upgrade(context: click.Context, instance: Instance | None, everything: bool)
 
 def replaced(instance: Instance, limit: float = math.inf) -> str:
     """What became of it, within `limit` seconds and what a succession takes. Raises CommandError."""
-    before = control.status(instance)["master"]
+    before = control.status(instance, patience=change.AWAITED)["master"]
     try:
-        list(control.call(instance, "Upgrade", {}, more=True, limit=limit))
+        list(control.call(instance, "Upgrade", {}, more=True, patience=change.AWAITED, limit=limit))
     except control.Lost:
         pass  # it has left
     except control.Late:
@@ -57,7 +57,7 @@ def replaced(instance: Instance, limit: float = math.inf) -> str:
     deadline = time.monotonic() + change.SUCCESSION
     while True:
         try:
-            status = control.status(instance)
+            status = control.status(instance, patience=change.AWAITED)
             if status["master"]["pid"] != before["pid"]:
                 return f"{instance.name}: master {status['master']['pid']}, version {status['version']}"
         except (control.Lost, control.NotRunning):
