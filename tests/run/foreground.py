@@ -181,18 +181,21 @@ class Foreground:
         zygotes = {g[kind] for g in status["generations"] for kind in ("zygote", "twin") if g[kind]}
         return {self.process.pid, status["master"]["pid"], *zygotes, *(w["pid"] for w in status["workers"])}
 
-    @property
     def master(self) -> int:
-        """The master's pid, to send a signal to."""
-        pid = int(self.status()["master"]["pid"])
+        """The master's pid; 0 while nobody answers."""
+        return int(self.status()["master"]["pid"])
+
+    def signal_master(self, number: int) -> int:
+        """Returns its pid."""
+        pid = self.master()
         assert pid, "nobody answers, and 0 would be our own group"
+        os.kill(pid, number)
         return pid
 
     def kill_master(self) -> int:
         """SIGKILL the master; returns its pid once another has taken over."""
-        old = self.master
-        os.kill(old, signal.SIGKILL)
-        self.wait_for("another master", lambda: self.status()["master"]["pid"] not in (0, old))
+        old = self.signal_master(signal.SIGKILL)
+        self.wait_for("another master", lambda: self.master() not in (0, old))
         return old
 
     def wait_for(self, what: str, probe: Callable[[], T], timeout: float = HANG) -> T:

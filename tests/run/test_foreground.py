@@ -212,7 +212,7 @@ def test_temporary_runtime(run: Foreground, short: bool) -> None:
             assert own.parent == (temporary if short else Path("/tmp"))
             assert own.stat().st_mode & 0o777 == 0o700
             run.runtime = own
-            os.kill(run.master, signal.SIGKILL)
+            run.signal_master(signal.SIGKILL)
             run.wait_for("another master", lambda: run.status()["state"] == "serving")
         finally:
             process.terminate()

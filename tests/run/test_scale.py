@@ -69,7 +69,7 @@ def test_signals(run: Foreground) -> None:
         run.process.send_signal(signal.SIGTTIN)  # to the keeper, which passes it on
         run.wait_for("one more", lambda n=more: serving(run) == run.status()["wanted"] == n)
     for fewer in (3, 2, 1, 1):
-        os.kill(run.master, signal.SIGTTOU)
+        run.signal_master(signal.SIGTTOU)
         run.wait_for("one fewer", lambda n=fewer: serving(run) == run.status()["wanted"] == n)
 
 

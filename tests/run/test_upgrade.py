@@ -36,9 +36,6 @@ class Installed(Foreground):
         argv = [*self.command, "upgrade", self.control]
         return subprocess.run(argv, capture_output=True, text=True, timeout=HANG)
 
-    def master(self) -> int:
-        return int(self.status()["master"]["pid"])
-
     def spoil(self, file: str, old: str, new: str) -> None:
         path = self.installed / "clusterd" / file
         text = path.read_text()
@@ -243,7 +240,7 @@ def test_no_master_can_start(run: Installed, end: str) -> None:
     assert keeper is not None
     run.spoil("master/loop.py", "import signal\n", "import signal(\n")
     with asking(("127.0.0.1", run.port)) as asked:
-        os.kill(run.master(), signal.SIGKILL)
+        run.signal_master(signal.SIGKILL)
         wanted = "starting another in 1.6 s" if end == "repaired" else "starting another in 0.2 s"
         end_of_it = time.monotonic() + HANG
         while wanted not in run.said():
