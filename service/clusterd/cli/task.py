@@ -82,7 +82,7 @@ def follow(instance: Instance, task: str, number: int) -> dict[str, Any]:
     deadline = time.monotonic() + change.SUCCESSION
     while True:
         try:
-            found = next((t for t in tasks(instance) if t["task"] == task), {})
+            found = next((t for t in tasks(instance, change.AWAITED) if t["task"] == task), {})
         except (control.NotRunning, control.Lost):
             if time.monotonic() > deadline:
                 raise
@@ -96,8 +96,8 @@ def follow(instance: Instance, task: str, number: int) -> dict[str, Any]:
         time.sleep(0.2)  # nothing to wait on: the connection to wait on is what was lost
 
 
-def tasks(instance: Instance) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = control.status(instance, patience=change.AWAITED).get("tasks") or []
+def tasks(instance: Instance, patience: float = control.PATIENCE) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = control.status(instance, patience=patience).get("tasks") or []
     return found
 
 
