@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _network(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The tests of a file have a network of their own, in the directories where they do."""
+    with network.own() if network.directory_of(request.node.nodeid) else contextlib.nullcontext():
+        yield
+
+
 # A person's own may be 002, and files that a group may write are refused.
 os.umask(0o022)
 
@@ -57,13 +66,11 @@ class Shares(LoadScopeScheduling):
 
     LONG = "tests/systemd/test_many.py"
     """One test of minutes: as the last it would be waited for alone, so it comes first."""
-    OWN = ("tests/run/", "tests/worker/")
-    """Directories whose tests have a network of their own."""
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, test = nodeid.partition("::")
         if not file.startswith(("tests/systemd/", "tests/frameworks/")):
-            return next((each for each in self.OWN if file.startswith(each) and network.can_be_own()), "host")
+            return network.directory_of(file) or "host"
         release = re.search(r"\[(debian\d+)", test)
         return f"{file} {release[1] if release else ''}"
 

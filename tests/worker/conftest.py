@@ -13,17 +13,9 @@ import pytest
 from harness import HELD_ASGI, HELD_WSGI, Master
 from harness import listeners as make_listeners
 
-from tests import network
 from tests.patience import HANG
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _network() -> Iterator[None]:
-    """The tests of a file have a network of their own."""
-    with network.own():
-        yield
 
 
 @pytest.fixture(scope="session")

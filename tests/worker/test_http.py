@@ -225,6 +225,10 @@ def test_a_request_that_waits_is_not_idle() -> None:
     theirs.send(b"GET")
     look(106.0)
     assert not channel.will_close
+    channel.will_close = True
+    look(106.0)
+    assert channel.will_close, "to be closed for another reason"
+    channel.will_close = False
     ours.recv(3)
     look(104.0)
     assert not channel.will_close

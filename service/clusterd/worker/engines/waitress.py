@@ -281,8 +281,10 @@ def _close_late(server: Any, close_stalled: Callable[[float], None], keep_alive:
     """Called by waitress every second. Its own time-out does not ask whether a connection is idle or just slow."""
     close_stalled(now)
     for channel in server.active_channels.values():
-        if channel.last_activity < now - keep_alive and channel.request is None and not _in_flight(channel):
-            channel.will_close = not _has_input(channel)  # where we have stood still, its time was not over
+        idle = channel.request is None and not _in_flight(channel)
+        # Where we have stood still, what came meanwhile waits in its socket.
+        if idle and channel.last_activity < now - keep_alive and not _has_input(channel):
+            channel.will_close = True
 
 
 def _adjustments(settings: dict[str, Any], http: Http, unix: bool) -> Any:
