@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clusterd.cli import change, control
+from clusterd.cli import change, control, succession
 from clusterd.cli.change import without_own
 from tests.patience import HANG
 
@@ -83,7 +83,7 @@ def patient(status: Callable[..., Any], instance: Any, **_: float) -> Any:
 
 def test_silence_while_the_master_lives(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reload may be silent for longer than the patience, while the master answers Status."""
-    monkeypatch.setattr(change, "AWAITED", 0.1)
+    monkeypatch.setattr(succession, "AWAITED", 0.1)
     monkeypatch.setattr(control, "status", functools.partial(patient, control.status))
     site.write("hello")
     master = site.master("hello")
@@ -179,7 +179,7 @@ def test_a_terminal_is_not_given_orders(site: Site) -> None:
 
 def test_master_gone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A master that goes away and has no successor is exit status 4, within a bounded time."""
-    monkeypatch.setattr(change, "SUCCESSION", 0.3)
+    monkeypatch.setattr(succession, "SUCCESSION", 0.3)
     site.write("hello")
     master = site.master("hello")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clusterd.cli import change
+from clusterd.cli import succession
 from clusterd.shell.interface import MAX_REQUEST
 
 from .conftest import Reply, Site, error
@@ -146,7 +146,7 @@ def test_listen_until_the_service_stops(site: Site) -> None:
 
 def test_listen_in_vain(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """When no other master comes it is given up."""
-    monkeypatch.setattr(change, "SUCCESSION", 0.0)
+    monkeypatch.setattr(succession, "SUCCESSION", 0.0)
     site.write("hello")
     site.master("hello").answers("Listen", None)
     status, _, err = site.run("listen", "hello", "t")

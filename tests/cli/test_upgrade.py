@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from clusterd.cli import upgrade
+from clusterd.cli import succession, upgrade
 
 from .conftest import Site, error
 
@@ -46,3 +46,12 @@ def test_one_that_does_not_come_to_it(site: Site, monkeypatch: pytest.MonkeyPatc
     assert (status, out) == (1, "") and len(free.asked("Upgrade")) == 1
     assert "clusterd: hello: not upgraded within 2 s; its master has been asked, and will when it can\n" in err
     assert err.endswith("clusterd: 2 not upgraded\n")
+
+
+def test_a_master_that_stays(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has let itself be asked and does not go: that is exit status 4, within a bounded time."""
+    monkeypatch.setattr(succession, "SUCCESSION", 0.3)
+    site.write("hello")
+    site.master("hello").answers("Upgrade", {"parameters": {}})
+    status, out, err = site.run("upgrade", "hello")
+    assert (status, out) == (4, "") and "clusterd: hello: no other master within 0.3 s\n" in err

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from clusterd.cli import certificates, control, files, hosts, profile
+from clusterd.cli import certificates, control, files, hosts, profile, succession
 from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.hosts import reload as on_hosts
 from clusterd.cli.instances import Instance, InstanceType, need, places
@@ -31,14 +30,6 @@ OWN_VARIABLES = (
 )
 OWN_PREFIXES = ("LISTEN_", "WATCHDOG_", "MEMORY_PRESSURE_", "EXIT_", "CLUSTERD_")
 """What systemd and clusterd set for one process: it is true of ExecReload's process, not of the workers."""
-
-AWAITED = 30.0
-"""Seconds without an answer after which a reload gives the master up: twice what the keeper takes to replace one that
-hangs. A reload that fails is a deploy that fails, so it asks for more patience than a look at the status. The keeper
-has the control socket: whoever asks while there is no master waits for the next one's start."""
-
-SUCCESSION = 15.0
-"""Seconds within which a master that went away has a successor; it takes milliseconds."""
 
 quiet = click.option("--quiet", "-q", is_flag=True, help="No progress: only the receipt, or the reason.")
 name = click.argument("instance", metavar="NAME", type=InstanceType())
@@ -113,7 +104,7 @@ def perform(instance: Instance, method: str, parameters: dict[str, Any], *, quie
         try:
             before = number(first_status(instance))
             try:
-                for reply in control.call(instance, method, parameters, more=True, patience=AWAITED):
+                for reply in control.call(instance, method, parameters, more=True, patience=succession.AWAITED):
                     if "progress" in reply:
                         mine = reply["progress"].get("number")
                         progress.show(reply["progress"])
@@ -140,9 +131,9 @@ def first_status(instance: Instance) -> dict[str, Any]:
     """
     try:
         try:
-            return control.status(instance, patience=AWAITED)
+            return control.status(instance, patience=succession.AWAITED)
         except control.Lost:
-            return control.status(instance, patience=AWAITED)
+            return control.status(instance, patience=succession.AWAITED)
     except CommandError as e:
         if e.exit_code != Exit.NOT_ALLOWED:
             raise
@@ -160,26 +151,20 @@ def follow(instance: Instance, verb: str, mine: int | None, before: int, progres
 
     Without its number, which the master had not said yet, it is the first of its kind after `before`.
     """
-    deadline = time.monotonic() + SUCCESSION
-    while True:
-        try:
-            status = control.status(instance, patience=AWAITED)
-        except (control.NotRunning, control.Lost):
-            if time.monotonic() > deadline:
-                raise
-        else:
-            deadline = time.monotonic() + SUCCESSION
-            if (receipt := found(status, verb, mine, before)) is not None:
-                return judged(instance, receipt)
-            if rollout := status.get("rollout"):
-                progress.show({"phase": rollout.get("phase"), "text": status.get("summary")})
-            else:
-                raise CommandError(
-                    f"{instance.name}: the master was replaced, and the outcome is not known",
-                    Exit.UNREACHABLE,
-                    hint=instance.clusterd("status"),
-                )
-        time.sleep(0.2)  # nothing to wait on: the connection to wait on is what was lost
+
+    def ended(status: dict[str, Any]) -> dict[str, Any] | None:
+        if (receipt := found(status, verb, mine, before)) is not None:
+            return judged(instance, receipt)
+        if not (rollout := status.get("rollout")):
+            raise CommandError(
+                f"{instance.name}: the master was replaced, and the outcome is not known",
+                Exit.UNREACHABLE,
+                hint=instance.clusterd("status"),
+            )
+        progress.show({"phase": rollout.get("phase"), "text": status.get("summary")})
+        return None
+
+    return succession.until(instance, ended)
 
 
 def found(status: dict[str, Any], verb: str, mine: int | None, before: int) -> dict[str, Any] | None:

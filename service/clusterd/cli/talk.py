@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from clusterd.cli import change, control
+from clusterd.cli import control, succession
 from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.instances import Instance, InstanceType
 from clusterd.shell.interface import MAX_REQUEST
@@ -87,7 +87,7 @@ def _heard(instance: Instance, topic: str) -> Iterator[dict[str, Any]]:
                 if isinstance(e, control.NotRunning):
                     raise
                 click.echo(f"clusterd: {instance.name}: the master went away; what is said now is missed", err=True)
-                deadline = time.monotonic() + change.SUCCESSION
+                deadline = time.monotonic() + succession.SUCCESSION
             if time.monotonic() > deadline:
                 raise
         time.sleep(0.1)  # nothing to wait on: the connection to wait on is what was lost

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import difflib
 import json
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from clusterd.cli import change, control, scheduled
+from clusterd.cli import control, scheduled, succession
 from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.instances import Instance, InstanceType
 
@@ -42,7 +41,7 @@ def run(instance: Instance, task: str, wait: bool) -> None:
     number, last, held = 0, {}, False
     try:
         for reply in control.call(
-            instance, "Run", {"task": task, **({"join": "yes"} if wait else {})}, more=True, patience=change.AWAITED
+            instance, "Run", {"task": task, **({"join": "yes"} if wait else {})}, more=True, patience=succession.AWAITED
         ):
             number, last = int(reply.get("run") or number), reply
             if reply.get("joined"):
@@ -79,30 +78,24 @@ def run(instance: Instance, task: str, wait: bool) -> None:
 
 def follow(instance: Instance, task: str, number: int) -> dict[str, Any]:
     """How run `number` came out, whose master was replaced: the next one goes on with it. Raises CommandError."""
-    deadline = time.monotonic() + change.SUCCESSION
-    while True:
-        try:
-            found = next((t for t in tasks(instance, change.AWAITED) if t["task"] == task), {})
-        except (control.NotRunning, control.Lost):
-            if time.monotonic() > deadline:
-                raise
-        else:
-            deadline = time.monotonic() + change.SUCCESSION
-            last: dict[str, Any] = found.get("last") or {}
-            if int(last.get("number") or 0) >= number:
-                return last
-            if not found:
-                raise CommandError(f"{instance.name}: there is no task '{task}' any more", Exit.REFUSED)
-        time.sleep(0.2)  # nothing to wait on: the connection to wait on is what was lost
+
+    def ended(status: dict[str, Any]) -> dict[str, Any] | None:
+        found = next((t for t in tasks(status) if t["task"] == task), None)
+        if found is None:
+            raise CommandError(f"{instance.name}: there is no task '{task}' any more", Exit.REFUSED)
+        last: dict[str, Any] = found.get("last") or {}
+        return last if int(last.get("number") or 0) >= number else None
+
+    return succession.until(instance, ended)
 
 
-def tasks(instance: Instance, patience: float = control.PATIENCE) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = control.status(instance, patience=patience).get("tasks") or []
+def tasks(status: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = status.get("tasks") or []
     return found
 
 
 def show(instance: Instance, as_json: bool) -> None:
-    found = tasks(instance)
+    found = tasks(control.status(instance))
     if as_json:
         click.echo(json.dumps(found, indent=2))
     elif found:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
 
 import click
 
-from clusterd.cli import change, control
+from clusterd.cli import control, succession
 from clusterd.cli.exits import CommandError, Exit
 from clusterd.cli.instances import Instance, InstanceType, places
 
@@ -46,26 +47,25 @@ def upgrade(context: click.Context, instance: Instance | None, everything: bool)
 
 def replaced(instance: Instance, limit: float = math.inf) -> str:
     """What became of it, within `limit` seconds and what a succession takes. Raises CommandError."""
-    before = control.status(instance, patience=change.AWAITED)["master"]
+    before = control.status(instance, patience=succession.AWAITED)["master"]
     try:
-        list(control.call(instance, "Upgrade", {}, more=True, patience=change.AWAITED, limit=limit))
+        list(control.call(instance, "Upgrade", {}, more=True, patience=succession.AWAITED, limit=limit))
     except control.Lost:
         pass  # it has left
     except control.Late:
         text = f"{instance.name}: not upgraded within {limit:g} s; its master has been asked, and will when it can"
         raise CommandError(text, Exit.UNREACHABLE, hint=instance.clusterd("status")) from None
-    deadline = time.monotonic() + change.SUCCESSION
-    while True:
-        try:
-            status = control.status(instance, patience=change.AWAITED)
-            if status["master"]["pid"] != before["pid"]:
-                return f"{instance.name}: master {status['master']['pid']}, version {status['version']}"
-        except (control.Lost, control.NotRunning):
-            pass
+    deadline = time.monotonic() + succession.SUCCESSION
+
+    def another(status: dict[str, Any]) -> str | None:
+        if status["master"]["pid"] != before["pid"]:
+            return f"{instance.name}: master {status['master']['pid']}, version {status['version']}"
         if time.monotonic() > deadline:
             raise CommandError(
-                f"{instance.name}: no other master within {change.SUCCESSION:g} s",
+                f"{instance.name}: no other master within {succession.SUCCESSION:g} s",
                 Exit.UNREACHABLE,
                 hint=instance.clusterd("status"),
             )
-        time.sleep(0.05)  # nothing to wait on: the connection to wait on is what was lost
+        return None
+
+    return succession.until(instance, another)
