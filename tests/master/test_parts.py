@@ -108,6 +108,27 @@ def test_a_try_does_not_end_a_drain() -> None:
     assert told.ledger.receipts[3].websockets == 0
 
 
+@pytest.mark.parametrize(
+    ("reports", "cost"),
+    [
+        ([], "0 reset, 0 WebSockets closed 1012, "),
+        ([{"cut": 2, "closed": 5}, {"websockets": 1}], "2 reset, 1 WebSockets closed 1012, "),
+        ([{"cut": 2}, {"untold": 1}], "at least 2 reset, 0 WebSockets closed 1012, "),
+        ([{"cut": 0}, {"untold": 1}], "resets not known, "),
+    ],
+)
+def test_a_receipt_says_what_it_knows(reports: list[dict[str, int]], cost: str) -> None:
+    """Nothing of what the drain cost as long as it goes on, and no figure that leaves somebody out."""
+    told = telling()
+    receipt = Receipt(2, Kind.RELOAD, Outcome.DONE, 2, 4, 0.1).write()
+    told.ledger.add(receipt)
+    assert receipt.text == "#2: 4/4 in 0.1 s, longest queue wait 0 ms"
+    for report in reports:
+        told.drained(report)
+    assert told.all_drained()
+    assert receipt.text == f"#2: 4/4 in 0.1 s, {cost}longest queue wait 0 ms"
+
+
 def test_a_receipt_knows_nothing_of_an_older_crash() -> None:
     """The longest wait is that of this change: not of a worker that was lost before it began."""
     told = telling(Cluster(steered=(0,)))

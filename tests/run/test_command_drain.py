@@ -91,6 +91,9 @@ def test_another_master(run: Draining) -> None:
     run.release()
     run.wait_for("them to leave", lambda: not run.draining())
     assert "is killed" not in run.said() and run.told(old) == [1, 1]
+    receipt = next(r for r in run.status()["receipts"] if r["number"] == 2)
+    assert (receipt["drained"], receipt["untold"]) == (True, 2)
+    assert ", resets not known, " in receipt["text"]
 
 
 def test_a_stop(run: Draining) -> None:

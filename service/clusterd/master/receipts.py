@@ -20,7 +20,8 @@ class Receipt:
     closed: int = 0  # idle connections the old workers closed
     websockets: int = 0  # closed with 1012
     cut: int = 0  # connections cut unanswered at the end of the drain
-    drained: bool = False  # the old workers are gone: the three counts are complete
+    untold: int = 0  # old workers that did not say what they cut: those of a `command`, and any that are killed
+    drained: bool = False  # the old workers are gone: the counts are complete
     text: str = ""
 
     def write(self) -> Receipt:
@@ -33,9 +34,15 @@ class Receipt:
         elif self.outcome == "done":
             self.text = (
                 f"#{self.number}: {self.workers}/{self.workers} in {self.seconds:.1f} s, "
-                + (f"{self.cut} reset, {self.websockets} WebSockets closed 1012, " if self.drained else "")
+                + (self._cost() if self.drained else "")
                 + f"longest queue wait {self.gap * 1000:.0f} ms"
             )
         else:
             self.text = f"#{self.number}: {did}{self.reason}"
         return self
+
+    def _cost(self) -> str:
+        known = f"{self.cut} reset, {self.websockets} WebSockets closed 1012, "
+        if not self.untold:
+            return known
+        return f"at least {known}" if self.cut or self.websockets else "resets not known, "

@@ -107,12 +107,13 @@ class Telling:
         return receipt
 
     def drained(self, report: dict[str, int]) -> None:
-        """What one old worker said at its end goes onto the last receipt that was done."""
+        """What one old worker cost at its end goes onto the last receipt that was done."""
         receipt = self._last_done()
         if receipt is not None and not receipt.drained:
             receipt.closed += report.get("closed", 0)
             receipt.websockets += report.get("websockets", 0)
             receipt.cut += report.get("cut", 0)
+            receipt.untold += report.get("untold", 0)
 
     def all_drained(self) -> bool:
         """The old workers are gone: the receipt is complete, and told. Whether it was not before."""

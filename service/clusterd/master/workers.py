@@ -89,8 +89,8 @@ class Workers:
         self.others: Callable[[int, Message, list[int]], bool] | None = None
         """Who else a zygote forks for: asked first whether what it says is about theirs."""
         self.reports: dict[int, dict[str, int]] = {}
+        """What the drains of workers that are gone have cost, until it is taken."""
         self._oom_kills = usage.oom_kills()
-        """What workers said at the end of their drain, until it is taken."""
         self.last_words: dict[int, str] = {}
         """Tracebacks of workers that are gone, until they are told."""
 
@@ -378,6 +378,10 @@ class Workers:
         known = self.ledger.cluster.workers.get(worker)
         return known is not None and known.phase is Phase.STARTING
 
+    def _draining(self, worker: int) -> bool:
+        known = self.ledger.cluster.workers.get(worker)
+        return known is not None and known.phase is Phase.DRAINING
+
     def _bypass(self, body: Body) -> tuple[list[Listener], bool]:
         pids = {*self.context.cgroups.pids(f"worker-{body.id}"), *([body.pid] if body.pid else [])}
         given = {os.fstat(fd).st_ino for group in self.context.slots.groups for fd in group.fds}
@@ -478,8 +482,8 @@ class Workers:
         c = self.context
         del self.bodies[body.id]
         self.ledger.pids.pop(body.id, None)
-        if body.drained:
-            self.reports[body.id] = body.drained
+        if body.drained or self._draining(body.id):
+            self.reports[body.id] = body.drained or {"untold": 1}
         if body.traceback:
             self.last_words[body.id] = body.traceback
         if body.wire is not None:

@@ -103,6 +103,7 @@ type Receipt (
   closed: int,
   websockets: int,
   cut: int,
+  untold: int,
   drained: bool,
   text: string
 )
