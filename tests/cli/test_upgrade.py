@@ -55,3 +55,21 @@ def test_a_master_that_stays(site: Site, monkeypatch: pytest.MonkeyPatch) -> Non
     site.master("hello").answers("Upgrade", {"parameters": {}})
     status, out, err = site.run("upgrade", "hello")
     assert (status, out) == (4, "") and "clusterd: hello: no other master within 0.3 s\n" in err
+
+
+def test_a_master_without_a_successor(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has left for one that does not come: no other is a failure, also with --all, which passes over who does not
+    run."""
+    monkeypatch.setattr(succession, "SUCCESSION", 0.3)
+    for name in ("hello", "idle"):
+        site.write(name)
+    master = site.master("hello")
+
+    def leave(_: dict[str, Any]) -> Iterator[None]:
+        master.path.unlink()
+        yield None
+
+    master.scripts["Upgrade"] = leave
+    status, out, err = site.run("upgrade", "--all")
+    assert (status, out) == (1, "") and "clusterd: hello: no other master within 0.3 s\n" in err
+    assert err.endswith("clusterd: 1 not upgraded\n")

@@ -56,16 +56,20 @@ def replaced(instance: Instance, limit: float = math.inf) -> str:
         text = f"{instance.name}: not upgraded within {limit:g} s; its master has been asked, and will when it can"
         raise CommandError(text, Exit.UNREACHABLE, hint=instance.clusterd("status")) from None
     deadline = time.monotonic() + succession.SUCCESSION
+    none = CommandError(
+        f"{instance.name}: no other master within {succession.SUCCESSION:g} s",
+        Exit.UNREACHABLE,
+        hint=instance.clusterd("status"),
+    )
 
     def another(status: dict[str, Any]) -> str | None:
         if status["master"]["pid"] != before["pid"]:
             return f"{instance.name}: master {status['master']['pid']}, version {status['version']}"
         if time.monotonic() > deadline:
-            raise CommandError(
-                f"{instance.name}: no other master within {succession.SUCCESSION:g} s",
-                Exit.UNREACHABLE,
-                hint=instance.clusterd("status"),
-            )
+            raise none
         return None
 
-    return succession.until(instance, another)
+    try:
+        return succession.until(instance, another)
+    except (control.NotRunning, control.Lost):
+        raise none from None  # it did run, so --all is not to pass over it
