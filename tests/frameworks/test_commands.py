@@ -15,11 +15,7 @@ from tests.systemd.harness.instance import Instance
 
 pytestmark = pytest.mark.proof
 
-# As many threads at least as at most: docs/commands.md tells why.
-PUMA = """
-bind "tcp://127.0.0.1:@PORT@"
-threads 16, 16
-"""
+PUMA = (EXAMPLES / "puma/puma.rb").read_text().replace(":8000", ":@PORT@")
 RACK = """
 run lambda { |env| [200, { "content-type" => "text/plain" }, ["hello from #{Process.pid}\\n"]] }
 """

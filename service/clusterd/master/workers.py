@@ -189,7 +189,7 @@ class Workers:
             self.context.events.append(WorkerGone(worker, "gone (status unknown)"))
             return
         if body.pidfd is not None:
-            if self._starting(worker):
+            if self._phase(worker) is Phase.STARTING:
                 if body.command:
                     body.advice = body.advice or advising.silent(self._bypass(body)[0], notify=body.ready_at is None)
                 elif body.awaits:
@@ -339,7 +339,7 @@ class Workers:
 
     def _bury(self, body: Body) -> None:
         assert body.pidfd is not None and body.dead_since is not None
-        status, never_ran = body.status, body.command and self._starting(body.id)
+        status, never_ran = body.status, body.command and self._phase(body.id) is Phase.STARTING
         if status is None:
             soon = time.monotonic() < body.dead_since + pidfd.STATUS_GRACE
             if never_ran and soon:
@@ -374,13 +374,9 @@ class Workers:
             body.beat = time.monotonic()
             self.context.events.append(WorkerReady(body.id))
 
-    def _starting(self, worker: int) -> bool:
+    def _phase(self, worker: int) -> Phase | None:
         known = self.ledger.cluster.workers.get(worker)
-        return known is not None and known.phase is Phase.STARTING
-
-    def _draining(self, worker: int) -> bool:
-        known = self.ledger.cluster.workers.get(worker)
-        return known is not None and known.phase is Phase.DRAINING
+        return known.phase if known is not None else None
 
     def _bypass(self, body: Body) -> tuple[list[Listener], bool]:
         pids = {*self.context.cgroups.pids(f"worker-{body.id}"), *([body.pid] if body.pid else [])}
@@ -475,15 +471,19 @@ class Workers:
 
     def _set_ready_timer(self, body: Body) -> None:
         settings = self.ledger.releases[body.generation].settings
-        if body.command and settings is not None and not isinstance(settings.ready, str) and self._starting(body.id):
+        if not body.command or settings is None or self._phase(body.id) is not Phase.STARTING:
+            return
+        if not isinstance(settings.ready, str):
             body.ready_at = time.monotonic() + settings.ready
 
     def _forget(self, body: Body) -> None:
         c = self.context
         del self.bodies[body.id]
         self.ledger.pids.pop(body.id, None)
-        if body.drained or self._draining(body.id):
-            self.reports[body.id] = body.drained or {"untold": 1}
+        if body.drained:
+            self.reports[body.id] = body.drained
+        elif self._phase(body.id) is Phase.DRAINING:
+            self.reports[body.id] = {"untold": 1}
         if body.traceback:
             self.last_words[body.id] = body.traceback
         if body.wire is not None:
