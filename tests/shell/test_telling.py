@@ -333,7 +333,7 @@ def test_more_than_is_kept(journald: socket.socket) -> None:
 def test_at_the_end_there_is_a_second_more(
     journald: socket.socket, monkeypatch: pytest.MonkeyPatch, reads: bool
 ) -> None:
-    """What is kept then is told if journald takes it, and waited for no longer if not."""
+    """What is kept then is told if journald takes it, and waited for until it is read; no longer if it is not."""
     told = Journal("hello", native=True, path=journald.getsockname())
     number = 0
     while not told.kept:
@@ -347,6 +347,7 @@ def test_at_the_end_there_is_a_second_more(
     began = time.monotonic()
     told.close()
     if reads:
+        assert not readable(journald.fileno(), 0)
         reading.join(HANG)
         assert heard == [str(each) for each in range(number)]
     else:

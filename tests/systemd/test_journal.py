@@ -17,7 +17,7 @@ from tests.systemd.harness.container import Container
 from tests.systemd.harness.instance import Instance
 
 APP = """
-import logging, pathlib, sys, time
+import logging, os, pathlib, sys, time
 
 print("imported now")
 GREETING = "hello"
@@ -38,6 +38,10 @@ async def app(scope, receive, send):
             {}["nothing"]
         except KeyError:
             logging.getLogger("shop").exception("it broke")
+    if scope["path"] == "/die":
+        print("my last words")
+        logging.getLogger("shop").warning("my last record")
+        os._exit(3)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
     await send({"type": "http.response.body", "body": GREETING.encode()})
 """
@@ -201,15 +205,22 @@ while True:
 
 
 @contextlib.contextmanager
-def standing_still(machine: Container) -> Iterator[None]:
-    """journald is stopped, and its queue full."""
+def late(machine: Container) -> Iterator[None]:
+    """journald is stopped, and reads what it is sent when this ends."""
     journald = machine.show("systemd-journald.service", "MainPID")
     machine.run(["kill", "-STOP", journald])
     try:
-        machine.run(["/usr/bin/python3", "-c", FILL])
         yield
     finally:
         machine.run(["kill", "-CONT", journald])
+
+
+@contextlib.contextmanager
+def standing_still(machine: Container) -> Iterator[None]:
+    """journald is stopped, and its queue full."""
+    with late(machine):
+        machine.run(["/usr/bin/python3", "-c", FILL])
+        yield
 
 
 def test_journald_stands_still(instance: Instance) -> None:
@@ -240,6 +251,47 @@ def test_journald_stands_still(instance: Instance) -> None:
     machine.wait_for("the other death to be told", lambda: told_now(messages.WORKER_DIED, 2))
     assert told_now(messages.MASTER_TOOK_OVER, 1)
     machine.wait_for("the keeper to have told", lambda: told_now(messages.MASTER_DIED, 1))
+
+
+PROGRAM = """
+import os, select, socket
+
+slot = socket.socket(fileno=3)
+while select.select([slot], [], []):
+    with slot.accept()[0] as conn:
+        if b"/die" in conn.recv(4096):
+            print("my last words", flush=True)
+            os._exit(3)
+        conn.sendall(b"HTTP/1.1 204 No Content\\r\\n\\r\\n")
+"""
+
+
+@pytest.mark.parametrize("kind", ["application", "command"])
+def test_last_words(instance: Instance, kind: str) -> None:
+    """What a worker printed before it died, and logged with that, is under the unit, though the worker is gone when
+    journald reads it: of a process that it had not met it would not know the unit."""
+    machine = instance.machine
+    deploy(instance)
+    words = {"my last words", "my last record"}
+    if kind == "command":
+        instance.write("program.py", PROGRAM)
+        settings = 'command = ["/usr/bin/python3", "program.py"]\nready = "after 500ms"\n'
+        instance.configure(TOML.replace('app = "hello:app"\n', settings))
+        words = {"my last words"}
+    instance.start()
+    before = instance.workers()
+    cursor = machine.cursor()
+    with late(machine):
+        assert instance.get("/die") == (0, "")
+        machine.wait_for("a successor", lambda: sorted(now := instance.workers()) == [0, 1] and now != before)
+
+    def read() -> dict[str, str | None]:
+        """What it said, each with its unit."""
+        records = machine.journal(after=cursor)
+        return {text(r): r.get("_SYSTEMD_UNIT") for r in records if str(r.get("MESSAGE")).startswith("my last")}
+
+    units = machine.wait_for("its words", lambda: len(found := read()) == len(words) and found)
+    assert units == dict.fromkeys(words, instance.service)
 
 
 def test_journald_is_gone(fresh_machine: Container, instances: Callable[[Container], Instance]) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clusterd.worker import logs, native, process
+from clusterd.worker import logs, native
 from tests.patience import HANG
 from tests.records import decode, receive
 
@@ -84,6 +85,25 @@ def test_a_record_larger_than_a_datagram(journal: Journal, logger: logging.Logge
     assert receive(sock)["MESSAGE"] == text
 
 
+@pytest.mark.parametrize("reads", [True, False])
+def test_the_last_record_is_read(
+    journal: Journal, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch, reads: bool
+) -> None:
+    """What was logged is waited for at the end, while there is a process to whom it belongs; not for ever."""
+    path, sock = journal
+    monkeypatch.setattr(logs, "PATIENCE", HANG if reads else 0.1)
+    handler = logs.JournalHandler(path)
+    logger.addHandler(handler)
+    logger.error("the last")
+    closing, began = threading.Thread(target=handler.close), time.monotonic()
+    closing.start()
+    if reads:
+        assert receive(sock)["MESSAGE"] == "the last"
+    closing.join()
+    took = time.monotonic() - began
+    assert took < HANG if reads else took >= 0.1
+
+
 def test_a_journal_that_is_gone(journal: Journal, logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
     """The application is not hurt, and the record is not silently lost."""
     path, _ = journal
@@ -117,22 +137,6 @@ def test_a_journal_that_stands_still(journal: Journal, logger: logging.Logger, d
     missing = receive(sock)
     assert (missing["MESSAGE"], missing["PRIORITY"]) == ("100 log records are missing here", "4")
     assert receive(sock)["MESSAGE"] == "back"
-
-
-def test_journal_stream_is_found_by_looking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """$JOURNAL_STREAM names standard error when journald is at its other end, and is not there otherwise."""
-    path = str(tmp_path / "stdout")
-    monkeypatch.setattr(process, "JOURNAL_STDOUT", path)
-    monkeypatch.setenv("JOURNAL_STREAM", "1:2")
-    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as stream:
-        server.bind(path)
-        server.listen()
-        stream.connect(path)
-        process.tell_journal_stream(stream.fileno())
-        status = os.fstat(stream.fileno())
-        assert os.environ["JOURNAL_STREAM"] == f"{status.st_dev}:{status.st_ino}"
-        process.tell_journal_stream(server.fileno())
-        assert "JOURNAL_STREAM" not in os.environ
 
 
 def test_an_application_that_configures_logging_is_left_alone(start, application: Path, slots) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from harness import Client, Master
 
-from clusterd.worker import inspection, process
+from clusterd.worker import inspection, stdio
 from clusterd.worker.engines.accepted import Accepted
 
 SHORT = 0.02
@@ -76,7 +76,7 @@ def test_what_is_looked_at_is_left_as_it_is(pair: tuple[socket.socket, socket.so
     """To ask a socket something makes it non-blocking for nobody: standard error, or a connection to a database."""
     client, accepted = pair
     port = accepted.getsockname()[1]
-    process.tell_journal_stream(client.fileno())
+    stdio.tell_journal_stream(client.fileno())
     assert f"connected to 127.0.0.1:{port} at import" in inspection.reasons({})
     assert accepted.fileno() in Accepted([accepted]).fds()
     assert os.get_blocking(client.fileno()) and os.get_blocking(accepted.fileno())

@@ -82,9 +82,12 @@ class Journal:
         self._flush(0.0)
 
     def close(self) -> None:
-        """Nothing is told any more. What has been kept is given a second more."""
+        """Nothing is told any more. What has been told is given a second to be read: see `await_reader`."""
+        end = time.monotonic() + _LAST_PATIENCE
         self._flush(_LAST_PATIENCE)
         self._poll = None
+        if self._socket is not None:
+            native.await_reader(self._socket.fileno(), end - time.monotonic())
         self._disconnect()
 
     def _keep(self, message: Message, text: str, priority: Priority, fields: dict[str, object]) -> None:

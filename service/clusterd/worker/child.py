@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from . import exiting, given, logs, preparing, process, runs
+from . import exiting, given, logs, preparing, process, runs, stdio
 from .board import STACKS, Board
 from .boot import Boot
 from .channel import ORPHAN_TIMEOUT, Channel
@@ -73,7 +73,7 @@ def _begin(boot: Boot, order: Message, fds: list[int]) -> Channel | None:
         given.board = Board(fds.pop())
     if order.get("bus"):
         given.bus = fds.pop()
-    process.take_output(fds[1])
+    stdio.take(fds[1])
     if given.board is not None:
         faulthandler.register(STACKS, file=2, all_threads=True)
     if not channel.wait_for_go():
@@ -82,6 +82,7 @@ def _begin(boot: Boot, order: Message, fds: list[int]) -> Channel | None:
         process.join_cgroup(order.get("cgroup"))
     except OSError as e:
         print(f"cannot join cgroup '{order.get('cgroup')}': {e.strerror}, ignoring", file=sys.stderr)
+    stdio.introduce()
     os.environ.update(process.environment(boot.name, boot.generation, order))
     _reseed()
     return channel
@@ -137,7 +138,8 @@ def _take_slot(boot: Boot, order: Message, sockets: list[socket.socket], message
         return
     order = {**order, "slot": message["slot"]}
     os.environ.update(process.environment(boot.name, boot.generation, order))
-    process.take_output(fds[0])
+    stdio.take(fds[0])
+    stdio.introduce(patience=0.0)
     sockets += process.sockets_from(fds[1:])
     logs.identify()
     _set_title(boot, order)

@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from . import channel, process
+from . import channel, stdio
 
 if TYPE_CHECKING:
     import asyncio
@@ -90,13 +90,13 @@ def _bound(status: int, wait: Callable[[], None]) -> None:
     threading.Thread(target=_cut, args=(status,), name="clusterd-cut", daemon=True).start()
     if _begun.acquire(blocking=False):
         _wind_up()
-        process.flush_output()
+        stdio.flush()
         os._exit(status)
 
 
 def _cut(status: int) -> None:
     time.sleep(channel.ORPHAN_TIMEOUT)
-    process.flush_output()
+    stdio.flush()
     os._exit(status)
 
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import array
 import errno
+import fcntl
 import os
 import socket
 import struct
+import termios
+import time
 
 SOCKET = "/run/systemd/journal/socket"
 
@@ -40,8 +43,6 @@ def send(sock: socket.socket, data: bytes, path: str | None = None, flags: int =
 
 
 def _send_large(sock: socket.socket, data: bytes, path: str | None, flags: int) -> None:
-    import fcntl
-
     # Sealed, because journald reads it in its own time and takes no other.
     fd = os.memfd_create("clusterd-log", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
@@ -54,3 +55,23 @@ def _send_large(sock: socket.socket, data: bytes, path: str | None, flags: int) 
         sock.sendmsg([b""], rights, flags, path)
     finally:
         os.close(fd)
+
+
+def await_reader(fd: int, patience: float) -> None:
+    """Wait until all that was sent by a Unix socket has been read, `patience` seconds at most.
+
+    For who is about to end: journald asks /proc for the unit of whoever wrote a record when it comes to read it. Of a
+    process that is gone by then there is nothing to be known, and `journalctl -u` does not show what it said.
+    """
+    end = time.monotonic() + patience
+    while _unread(fd) and time.monotonic() < end:
+        time.sleep(0.001)  # no event tells that another has read
+
+
+def _unread(fd: int) -> int:
+    """In bytes of the kernel's memory; 0 of what is no such socket."""
+    try:
+        found: int = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))[0]
+    except OSError:
+        return 0
+    return found

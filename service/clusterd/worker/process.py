@@ -1,4 +1,4 @@
-"""What a worker or zygote does to its own process: cgroup, OOM score, name, standard streams."""
+"""What a worker or zygote does to its own process: cgroup, OOM score, name, signals, children."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import os
 import select
 import signal
 import socket
-import stat
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -17,9 +15,6 @@ from typing import Any
 
 FOREIGN = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE")
 """What systemd told the service's main process; an application that believes it would speak in the master's name."""
-
-JOURNAL_STDOUT = "/run/systemd/journal/stdout"
-"""Where journald listens for what services print."""
 
 
 def forget_service_environment() -> None:
@@ -50,37 +45,6 @@ def detach() -> None:
         pass  # a session leader
 
 
-def take_output(fd: int) -> None:
-    """Make `fd` standard output and error, written line by line, since a journal stream makes a record of each line."""
-    os.dup2(fd, 1)
-    os.dup2(fd, 2)
-    if fd > 2:
-        os.close(fd)
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(line_buffering=True)
-    tell_journal_stream()
-
-
-def tell_journal_stream(fd: int = 2) -> None:
-    """Let $JOURNAL_STREAM speak of this process's own standard error, as systemd.exec(5) has it.
-
-    Found by looking at the socket's other end: the variable that came with the environment, if any, is another's.
-    """
-    os.environ.pop("JOURNAL_STREAM", None)
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISSOCK(status.st_mode):
-            return
-        with borrowed(fd) as sock:
-            peer = sock.getpeername()
-    except OSError:
-        return
-    if peer == JOURNAL_STDOUT:
-        os.environ["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
-
-
 @contextlib.contextmanager
 def borrowed(fd: int) -> Iterator[socket.socket]:
     """Another's socket, to ask it something. Raises OSError.
@@ -106,14 +70,6 @@ def close_stdin() -> None:
     os.dup2(null, 0)
     if null > 2:
         os.close(null)
-
-
-def flush_output() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError, AttributeError):
-            pass
 
 
 def set_title(title: str, short: str) -> None:

@@ -20,7 +20,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from . import child, exiting, inspection, process
+from . import child, exiting, inspection, process, stdio
 from .boot import Boot
 from .engines import command
 from .memfd import memfd, read_memfd
@@ -248,14 +248,14 @@ def main(script: str, argv: list[str]) -> NoReturn:
     except BaseException:
         traceback.print_exc()
     finally:
-        process.flush_output()
+        stdio.flush()
         os._exit(status)
 
 
 def _main(script: str, argv: list[str]) -> int:
     process.close_stdin()
     process.forget_service_environment()
-    process.tell_journal_stream()
+    stdio.tell_journal_stream()
     process.quiet_signals()
     if argv[:1] == ["worker"]:
         return child.main_spawned(int(argv[1]))
@@ -273,6 +273,7 @@ def _begin(script: str, fd: int) -> int:
     wire = Wire(sock)
     boot = Boot.parse(message)
     _try_join(boot.cgroup)
+    stdio.introduce()
     process.set_oom_score(boot.oom_score)
     process.set_title(f"clusterd: {boot.name} zygote {boot.generation}", "zygote")
     before = inspection.open_fds()
@@ -311,7 +312,7 @@ def _leave_application_behind(script: str, sock: socket.socket, message: Message
     memory = memfd({"boot": message, "up": up, "channel": sock.fileno()})
     os.set_inheritable(memory, True)
     sock.set_inheritable(True)
-    process.flush_output()
+    stdio.flush()
     process.default_signals()
     os.execv(sys.executable, [sys.executable, *_flags(), script, "resume", str(memory)])
 
@@ -337,7 +338,7 @@ def _serve(script: str, zygote: Zygote, prepared: Prepared | None) -> int:
 
 
 def _fork() -> int:
-    process.flush_output()
+    stdio.flush()
     with warnings.catch_warnings():
         # Since 3.12 a fork warns when there are native threads; which of them matter is what inspection.py is for.
         warnings.filterwarnings("ignore", ".*multi-threaded.*", DeprecationWarning)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import process
+from .. import process, stdio
 from ..channel import Channel
 from ..refusal import Refusal
 
@@ -79,13 +79,14 @@ def run(boot: Boot, order: dict[str, Any], fds: list[int], exec_fd: int) -> int:
     process.set_oom_score(order.get("oom-score-adj"))
     names = [str(name) for name in order.get("listeners", ())]
     channel_fds, (output, *listeners) = fds[: -1 - len(names)], fds[-1 - len(names) :]
-    process.take_output(output)
+    stdio.take(output)
     if channel_fds and not Channel(socket.socket(fileno=channel_fds[0])).wait_for_go():
         return 0
     try:
         process.join_cgroup(order.get("cgroup"))
     except OSError as e:
         print(f"cannot join cgroup '{order.get('cgroup')}': {e.strerror}, ignoring", file=sys.stderr)
+    stdio.introduce()
     environment = {**os.environ, **process.environment(boot.name, boot.generation, order)}
     environment.update(LISTEN_FDS=str(len(listeners)), LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES=":".join(names))
     if order.get("notify"):
@@ -97,7 +98,7 @@ def run(boot: Boot, order: dict[str, Any], fds: list[int], exec_fd: int) -> int:
         if bus >= 0:
             environment["CLUSTERD_CHANNEL_FD"] = str(_FIRST + len(listeners))
         exec_fd = _place(listeners, bus, exec_fd)
-        process.flush_output()
+        stdio.flush()
         process.default_signals()
         os.execve(program, list(boot.command), environment)
     except Refusal as e:
