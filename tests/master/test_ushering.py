@@ -28,7 +28,7 @@ from clusterd.shell.poll import Poll
 from clusterd.worker.wire import Wire
 from tests.patience import HANG
 from tests.shell.test_listeners import Address
-from tests.shell.test_usher import REQUEST, rest, steer
+from tests.shell.ushering import REQUEST, rest, steer
 from tests.shell.waiting import readable
 
 

@@ -1,17 +1,22 @@
-"""What the tests at the kernel's edge share: programs that are gone afterwards, and a control socket."""
+"""What the tests at the kernel's edge share: programs that are gone afterwards, a control socket, an usher."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from clusterd.shell.listeners import Slots, open_for_run
 from tests.shell.control_peers import Caller, Server
+from tests.shell.test_listeners import Address
+from tests.shell.ushering import Usher, serve
 from tests.shell.waiting import Spawn
 
 
@@ -65,3 +70,26 @@ def caller(server: Server) -> Iterator[Caller]:
     made = Caller(server)
     yield made
     made.wire.close()
+
+
+@pytest.fixture
+def usher(python: Spawn) -> Iterator[Usher]:
+    made = Usher(python)
+    yield made
+    made.wire.close()
+
+
+@pytest.fixture
+def slots() -> Iterator[Slots]:
+    """Three slots; no program yet."""
+    made = open_for_run([Address()], 3)
+    yield made
+    for fd in made.groups[0].fds:
+        os.close(fd)
+
+
+@pytest.fixture
+def worker(slots: Slots) -> Iterator[Callable[[Callable[[socket.socket], None]], None]]:
+    """Serve slot 0 by a function."""
+    with contextlib.ExitStack() as stack:
+        yield lambda by: stack.enter_context(serve(socket.socket(fileno=os.dup(slots.groups[0].fds[0])), by))
