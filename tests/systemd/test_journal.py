@@ -38,9 +38,11 @@ async def app(scope, receive, send):
             {}["nothing"]
         except KeyError:
             logging.getLogger("shop").exception("it broke")
-    if scope["path"] == "/die":
+    if scope["path"] == "/print-and-die":
         print("my last words")
-        logging.getLogger("shop").warning("my last record")
+        os._exit(3)
+    if scope["path"] == "/log-and-die":
+        logging.getLogger("shop").warning("my last words")
         os._exit(3)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
     await send({"type": "http.response.body", "body": GREETING.encode()})
@@ -259,39 +261,59 @@ import os, select, socket
 slot = socket.socket(fileno=3)
 while select.select([slot], [], []):
     with slot.accept()[0] as conn:
-        if b"/die" in conn.recv(4096):
+        if b"/print-and-die" in conn.recv(4096):
             print("my last words", flush=True)
             os._exit(3)
         conn.sendall(b"HTTP/1.1 204 No Content\\r\\n\\r\\n")
 """
 
 
-@pytest.mark.parametrize("kind", ["application", "command"])
-def test_last_words(instance: Instance, kind: str) -> None:
-    """What a worker printed before it died, and logged with that, is under the unit, though the worker is gone when
-    journald reads it: of a process that it had not met it would not know the unit."""
+LAST = ("print-and-die", ""), ("log-and-die", ""), ("print-and-die", "command")
+
+
+@pytest.mark.parametrize(("deed", "kind"), LAST, ids=[" ".join(each).strip() for each in LAST])
+def test_last_words(instance: Instance, deed: str, kind: str) -> None:
+    """What a worker printed or logged before it died is under the unit, though the worker is gone when journald reads
+    it: of a process that it had not met it would not know the unit."""
     machine = instance.machine
     deploy(instance)
-    words = {"my last words", "my last record"}
     if kind == "command":
         instance.write("program.py", PROGRAM)
         settings = 'command = ["/usr/bin/python3", "program.py"]\nready = "after 500ms"\n'
         instance.configure(TOML.replace('app = "hello:app"\n', settings))
-        words = {"my last words"}
     instance.start()
     before = instance.workers()
     cursor = machine.cursor()
     with late(machine):
-        assert instance.get("/die") == (0, "")
+        assert instance.get(f"/{deed}") == (0, "")
         machine.wait_for("a successor", lambda: sorted(now := instance.workers()) == [0, 1] and now != before)
 
-    def read() -> dict[str, str | None]:
-        """What it said, each with its unit."""
-        records = machine.journal(after=cursor)
-        return {text(r): r.get("_SYSTEMD_UNIT") for r in records if str(r.get("MESSAGE")).startswith("my last")}
+    def said() -> list[dict[str, Any]]:
+        return [record for record in machine.journal(after=cursor) if record.get("MESSAGE") == "my last words"]
 
-    units = machine.wait_for("its words", lambda: len(found := read()) == len(words) and found)
-    assert units == dict.fromkeys(words, instance.service)
+    (record,) = machine.wait_for("its words", said)
+    assert record.get("_SYSTEMD_UNIT") == instance.service, record
+
+
+@pytest.mark.once
+def test_a_namespace_of_its_own(fresh_machine: Container, instances: Callable[[Container], Instance]) -> None:
+    """With LogNamespace= in a drop-in all that is told, printed and logged is in that journal, whole, by its unit."""
+    machine = fresh_machine
+    instance = instances(machine)
+    deploy(instance)
+    machine.write(f"/etc/systemd/system/{instance.service}.d/log.conf", "[Service]\nLogNamespace=shop\n")
+    machine.systemctl("daemon-reload")
+    instance.start()
+    assert instance.get("/talk")[0] == 200
+
+    def there() -> dict[str, dict[str, Any]]:
+        argv = ["journalctl", "--namespace=shop", "-o", "json", "-u", instance.service]
+        records = [json.loads(line) for line in machine.run(argv).stdout.splitlines()]
+        return {text(r).splitlines()[0]: r for r in records}
+
+    wanted = {"#1: start of generation 1 begun", "imported now", "a printed line", "logged once", "it broke"}
+    found = machine.wait_for("all of it", lambda: wanted <= (now := there()).keys() and now)
+    assert found["logged once"]["LOGGER"] == "shop" and "KeyError" in text(found["it broke"])
 
 
 def test_journald_is_gone(fresh_machine: Container, instances: Callable[[Container], Instance]) -> None:

@@ -102,6 +102,8 @@ def test_what_a_thousand_crashes_leave(instance: Instance) -> None:
     found = [standing(instance)]
     for crashes, interval in ((200, 0.0), (400, 0.05), (400, 0.05)):
         ends = raise_storm(instance, crashes, interval, ("KILL", "SEGV", "exit 1", "os._exit"))["ends"]
+        # The master has what the dead printed into for some seconds more, so that journald comes to read it.
+        instance.machine.wait_for("no more", lambda: descriptors(instance) <= found[0]["descriptors"])
         found.append(standing(instance))
     memory = [each.pop("memory") for each in found]
     grown = [(after - before) / 400 for before, after in itertools.pairwise(memory[1:])]
@@ -116,18 +118,23 @@ def standing(instance: Instance) -> dict[str, Any]:
     `memory` is the master's PSS in bytes, but for files: its part of what all interpreters share depends on how many
     there are, in other machines too, and one that ends is half a megabyte more for the others.
     """
-    now = at_rest(instance)
-    pids = (keeper(instance), now["master"]["pid"])
+    master = at_rest(instance)["master"]["pid"]
     group = f"/sys/fs/cgroup{instance.show('ControlGroup')}"
-    script = "; ".join(f"ls /proc/{pid}/fd | wc -l" for pid in pids)
     own = "awk '/^Pss_(Anon|Shmem):/ {n += $2} END {print n}'"
-    seen = [instance.machine.sh(script).stdout.split() for _ in range(10)]
     return {
         "processes": len(instance.processes()),
         "cgroups": int(instance.machine.sh(f"find {group} -type d | wc -l").stdout),
-        "descriptors": [min(map(int, each)) for each in zip(*seen, strict=True)],
-        "memory": 1024 * int(instance.machine.sh(f"{own} /proc/{pids[1]}/smaps_rollup").stdout),
+        "descriptors": descriptors(instance),
+        "memory": 1024 * int(instance.machine.sh(f"{own} /proc/{master}/smaps_rollup").stdout),
     }
+
+
+def descriptors(instance: Instance) -> list[int]:
+    """How many keeper and master have, the fewest seen."""
+    pids = (keeper(instance), at_rest(instance)["master"]["pid"])
+    script = "; ".join(f"ls /proc/{pid}/fd | wc -l" for pid in pids)
+    seen = [instance.machine.sh(script).stdout.split() for _ in range(10)]
+    return [min(map(int, each)) for each in zip(*seen, strict=True)]
 
 
 @pytest.mark.proof

@@ -6,7 +6,6 @@ import logging
 import os
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,25 +82,6 @@ def test_a_record_larger_than_a_datagram(journal: Journal, logger: logging.Logge
     text = "x" * 3_000_000
     logger.error(text)
     assert receive(sock)["MESSAGE"] == text
-
-
-@pytest.mark.parametrize("reads", [True, False])
-def test_the_last_record_is_read(
-    journal: Journal, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch, reads: bool
-) -> None:
-    """What was logged is waited for at the end, while there is a process to whom it belongs; not for ever."""
-    path, sock = journal
-    monkeypatch.setattr(logs, "PATIENCE", HANG if reads else 0.1)
-    handler = logs.JournalHandler(path)
-    logger.addHandler(handler)
-    logger.error("the last")
-    closing, began = threading.Thread(target=handler.close), time.monotonic()
-    closing.start()
-    if reads:
-        assert receive(sock)["MESSAGE"] == "the last"
-    closing.join()
-    took = time.monotonic() - began
-    assert took < HANG if reads else took >= 0.1
 
 
 def test_a_journal_that_is_gone(journal: Journal, logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import threading
 import time
@@ -22,7 +23,7 @@ Ends = tuple[socket.socket, socket.socket]
 def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
     """A stream into a journal, and the journal's end of it."""
     path = str(tmp_path / "stdout")
-    monkeypatch.setattr(stdio, "JOURNAL_STDOUT", path)
+    monkeypatch.setattr(native, "STDOUT", re.compile(re.escape(path)))
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as ours:
         server.bind(path)
         server.listen()

@@ -10,6 +10,7 @@ from clusterd.config.places import SYSTEM, Place
 from clusterd.core.events import Event
 from clusterd.master.keeping import Keeping
 from clusterd.master.leaving import Leaving
+from clusterd.master.streams import Streams
 from clusterd.shell.cgroup import Cgroups
 from clusterd.shell.control import Client, Control
 from clusterd.shell.journal import Journal
@@ -29,6 +30,7 @@ class Context:
     keeping: Keeping
     cgroups: Cgroups
     journal: Journal
+    streams: Streams
     notifier: Notifier
     poll: Poll[Key]
     slots: Slots

@@ -31,9 +31,10 @@ from clusterd.master.loop import Master, drive
 from clusterd.master.performing import START_FAILED
 from clusterd.master.program import program
 from clusterd.master.releases import Source, application_environment
+from clusterd.master.streams import Streams
 from clusterd.shell import listeners, messages
 from clusterd.shell.cgroup import Cgroups
-from clusterd.shell.journal import Journal
+from clusterd.shell.journal import Journal, await_reader
 from clusterd.shell.limits import need_descriptors, oom_score, raise_descriptors
 from clusterd.shell.notify import Notifier
 from clusterd.shell.poll import Poll
@@ -70,6 +71,7 @@ def start(name: str, *, user: bool = False) -> int:
         reason = _without_sockets(name, e, place)
         Notifier().status(reason)
         print(f"clusterd: {name}: {reason}", file=sys.stderr)
+        await_reader()
         return UNCONFIGURED
     store = slots.store()
     notifier = Notifier()
@@ -212,13 +214,15 @@ def _main(arguments: Sequence[str]) -> int:
     cgroups = Cgroups.find()
     cgroups.enter("master")
     cgroups.enable()
+    journal = Journal(name, native=False if foreground else None)
     context = Context(
         name=name,
         runtime=runtime,
         foreground=foreground,
         keeping=keeping,
         cgroups=cgroups,
-        journal=Journal(name, native=False if foreground else None),
+        journal=journal,
+        streams=Streams(journal),
         notifier=Notifier(),
         poll=poll,
         slots=listeners.from_store(keeping.fds),

@@ -295,6 +295,7 @@ class Master:
             if self._lasting:
                 self.context.notifier.extend(LONGER)
             self.context.cgroups.sweep()
+            self.context.streams.sweep()
             self.recycling.look()
             if self.context.keeping.lost and not self.context.foreground:
                 self._new_keeper()

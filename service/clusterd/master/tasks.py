@@ -190,7 +190,7 @@ class Tasks:
         c.keeping.keep(f"task-{number}.bus", mouth)
         self._take_channel(number, generation, ours.detach())
         self.bus.join(number, mouth, f"task-{number}.bus")
-        output = c.journal.stream(f"{c.name}/{name}")
+        output = c.streams.open(f"task-{number}", f"{c.name}/{name}")
         settings = self.ledger.releases[generation].settings
         order: Message = {
             "op": "fork",
@@ -209,7 +209,6 @@ class Tasks:
         self.zygotes.fork(generation, order, [theirs.fileno(), output, heard.fileno()])
         theirs.close()
         heard.close()
-        os.close(output)
 
     def _replace_zygote(self, number: int) -> None:
         """Where it was late with the fork: the next run would be ordered of it too."""

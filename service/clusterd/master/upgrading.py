@@ -97,6 +97,7 @@ class Upgrading:
         self.context.journal.record(
             messages.MASTER_LEFT, f"master {os.getpid()} makes room for another, of the files now on disk"
         )
+        self.context.journal.close()
         os._exit(0)
 
     def _refuse(self, why: str) -> None:

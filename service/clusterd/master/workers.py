@@ -117,7 +117,7 @@ class Workers:
                 return
         self._take_channel(body, ours.detach())
         kinds, listeners = self._sockets(slot)
-        output = c.journal.stream(f"{c.name}/{'spare' if slot == NO_SLOT else slot}")
+        output = c.streams.open(f"worker-{worker}", f"{c.name}/{'spare' if slot == NO_SLOT else slot}")
         order: Message = {
             "op": "fork",
             "worker": worker,
@@ -143,7 +143,6 @@ class Workers:
             given.append(body.board)
         asked = self.zygotes.fork(generation, order, given)
         theirs.close()
-        os.close(output)
         if heard is not None:
             heard.close()
         body.ordered = asked
@@ -162,9 +161,8 @@ class Workers:
         else:
             body.slot = slot
             kinds, listeners = self._sockets(slot)
-            output = self.context.journal.stream(f"{self.context.name}/{slot}")
+            output = self.context.streams.open(f"worker-{worker}", f"{self.context.name}/{slot}")
             self._say(body, {"op": "serve", "slot": slot, "listeners": kinds}, [output, *listeners])
-            os.close(output)
 
     def _sockets(self, slot: int) -> tuple[list[str], list[int]]:
         """Kinds and descriptors of the listeners of `slot`."""
@@ -497,6 +495,7 @@ class Workers:
         if body.pidfd is not None:
             c.poll.unregister(body.pidfd)
         self.bus.leave(body.id)
+        c.streams.end(f"worker-{body.id}")
         c.keeping.drop(*(f"worker-{body.id}.{kind}" for kind in KEPT if kind != "bus"))
         c.cgroups.kill(f"worker-{body.id}")  # what it left behind goes with it
         c.cgroups.remove(f"worker-{body.id}")

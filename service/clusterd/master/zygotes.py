@@ -62,7 +62,7 @@ class Zygotes:
         """Start the zygote. Raises OSError when it cannot be started."""
         c = self.context
         ours, theirs = socket.socketpair()
-        output = c.journal.stream(f"{c.name}/zygote")
+        output = c.streams.open(f"zygote-{generation}", f"{c.name}/zygote")
         try:
             # A command's zygote imports no application: the daemon's own interpreter will do.
             python = sys.executable if release.settings and release.settings.command else release.interpreter
@@ -80,7 +80,6 @@ class Zygotes:
             raise
         finally:
             theirs.close()
-            os.close(output)
         c.keeping.keep(f"zygote-{generation}.pidfd", fd)
         zygote = self._take_on(generation, "zygote", ours.detach(), fd)
         zygote.pid = pid
@@ -132,6 +131,7 @@ class Zygotes:
             self._end_one(kind, generation)
             self.context.cgroups.kill(f"{kind}-{generation}")
             self.context.cgroups.remove(f"{kind}-{generation}")
+        self.context.streams.end(f"zygote-{generation}")
 
     def kill(self, generation: int) -> None:
         """One that hangs: its end is told as any other, and its twin takes over."""

@@ -197,6 +197,12 @@ class Journal:
                 self.lost += 1
 
 
+def await_reader() -> None:
+    """After a last line on stderr: give journald a second to read it. Of a user's service that is gone by then it would
+    not know the unit; that of the system's is told to it by systemd."""
+    native.await_reader(_STDERR, _LAST_PATIENCE)
+
+
 def _has_ended(fd: int) -> bool:
     """Whether nobody will ever read what is written there."""
     poll = select.poll()

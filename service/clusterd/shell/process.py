@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 from collections.abc import Iterable, Mapping, Sequence
+
+from clusterd.shell.sockets import borrowed
+from clusterd.worker import native
 
 _RESET = (signal.SIGPIPE, signal.SIGXFSZ)  # ignored by Python, and an ignored signal stays ignored across exec
 
@@ -87,6 +91,8 @@ def _become(
             raise OSError(errno.EINVAL, "descriptors 0 to 2 are stdio")
         for number, fd in enumerate(copies):
             os.dup2(fd, number)
+        with contextlib.suppress(OSError), borrowed(2) as sock:
+            native.introduce(sock)  # an interpreter that cannot start says why, and is gone at once
         for fd in fds:
             os.set_inheritable(fd, True)
         # Ours are CLOEXEC, but what a shell or a supervisor leaked to us may not be.

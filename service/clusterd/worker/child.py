@@ -38,6 +38,9 @@ def main_forked(boot: Boot, prepared: preparing.Prepared, order: Message, fds: l
 def spawn(script: str, flags: Sequence[str], boot: Boot, order: Message, fds: list[int]) -> int:
     """In the fork of a zygote without the application: exec an interpreter that imports it for this worker alone."""
     memory = memfd({"boot": boot.raw, "order": order, "fds": fds})
+    # Already now: what an interpreter says that cannot start is of this worker, and it is gone at once.
+    stdio.take(os.dup(fds[1]))
+    stdio.introduce(patience=0.0)
     for fd in (memory, *fds):
         os.set_inheritable(fd, True)
     process.default_signals()

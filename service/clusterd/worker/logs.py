@@ -11,11 +11,10 @@ import re
 import socket
 import struct
 
-from .native import SOCKET, await_reader, encode, send
+from .native import SOCKET, encode, send
 
 PATIENCE = 0.5
-"""Seconds a record waits for a journald that takes none; those that follow wait no more until it does. At the end, the
-same for what it has not read."""
+"""Seconds a record waits for a journald that takes none; those that follow wait no more until it does."""
 
 _FIELDS = ("CLUSTERD_WORKER", "CLUSTERD_SLOT", "CLUSTERD_GENERATION")
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
@@ -78,8 +77,6 @@ class JournalHandler(logging.Handler):
             self.handleError(record)
 
     def close(self) -> None:
-        if not self.lost and self._socket.fileno() >= 0:
-            await_reader(self._socket.fileno(), PATIENCE)
         self._socket.close()
         super().close()
 

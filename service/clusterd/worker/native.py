@@ -1,4 +1,5 @@
-"""The journal's native protocol: a datagram a record, of any size (https://systemd.io/JOURNAL_NATIVE_PROTOCOL).
+"""The journal's native protocol: a datagram a record, of any size (https://systemd.io/JOURNAL_NATIVE_PROTOCOL); and how
+journald comes to know whose a record is.
 
 Not libsystemd's own: it waits for a journald that does not read, and where an application is imported it need not be.
 """
@@ -9,12 +10,16 @@ import array
 import errno
 import fcntl
 import os
+import re
 import socket
 import struct
 import termios
 import time
 
 SOCKET = "/run/systemd/journal/socket"
+
+STDOUT = re.compile(r"/run/systemd/journal(\.[^/]+)?/stdout")
+"""Where journald listens for what services print, that of a namespace too (LogNamespace=)."""
 
 
 def encode(fields: dict[str, str]) -> bytes:
@@ -57,11 +62,30 @@ def _send_large(sock: socket.socket, data: bytes, path: str | None, flags: int) 
         os.close(fd)
 
 
+def is_stream(sock: socket.socket) -> bool:
+    """Whether journald makes records of the lines that are written there. Raises OSError."""
+    peer = sock.getpeername()
+    return isinstance(peer, str) and STDOUT.fullmatch(peer) is not None
+
+
+def introduce(sock: socket.socket) -> bool:
+    """Let journald meet this process by an empty line, of which it makes no record. False if `sock` is no stream of it.
+
+    At the first line of another process in a stream journald asks /proc for its unit, and knows it from then on, for
+    what it logs too, as long as the stream is open and nobody else has written into it. Met only by its last words, and
+    gone when they are read, a process would be of no unit. Raises OSError where nobody is there to be met.
+    """
+    if not is_stream(sock):
+        return False
+    sock.send(b"\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    return True
+
+
 def await_reader(fd: int, patience: float) -> None:
     """Wait until all that was sent by a Unix socket has been read, `patience` seconds at most.
 
-    For who is about to end: journald asks /proc for the unit of whoever wrote a record when it comes to read it. Of a
-    process that is gone by then there is nothing to be known, and `journalctl -u` does not show what it said.
+    For who has just begun, or is about to end: journald asks /proc for the unit of whoever wrote a record when it comes
+    to read it, and knows none of a process that is gone by then. `journalctl -u` does not show what that said.
     """
     end = time.monotonic() + patience
     while _unread(fd) and time.monotonic() < end:

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
-import stat
 import sys
 
-from .native import await_reader
+from . import native
 from .process import borrowed
-
-JOURNAL_STDOUT = "/run/systemd/journal/stdout"
-"""Where journald listens for what services print."""
 
 PATIENCE = 0.1
 """Seconds for journald to meet who has just begun. One that is well takes a millisecond or two."""
@@ -44,34 +39,22 @@ def tell_journal_stream(fd: int = 2) -> None:
     Found by looking at the socket's other end: the variable that came with the environment, if any, is another's.
     """
     os.environ.pop("JOURNAL_STREAM", None)
-    if _is_journal_stream(fd):
+    try:
+        with borrowed(fd) as sock:
+            if not native.is_stream(sock):
+                return
         status = os.fstat(fd)
-        os.environ["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
+    except OSError:
+        return
+    os.environ["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
 
 
 def introduce(patience: float = PATIENCE) -> None:
-    """Let journald meet this process, if it prints into a journal stream: an empty line, of which it makes no record.
-
-    At the first line of another process in a stream journald asks /proc for its unit, and knows it from then on, as
-    long as the stream lasts and nobody else writes into it. Met only by its last words, and gone when they are read, a
-    worker would have none under `journalctl -u`. It is given `patience` seconds, since a program may end as soon as it
-    begins.
-    """
-    if not _is_journal_stream(2):
-        return
+    """Let journald meet this process, and give it `patience` seconds to: a program may end as soon as it begins."""
     try:
         with borrowed(2) as sock:
-            sock.send(b"\n", socket.MSG_DONTWAIT)
+            told = native.introduce(sock)
     except OSError:
-        return  # full, or ended: nobody is there to be met
-    await_reader(2, patience)
-
-
-def _is_journal_stream(fd: int) -> bool:
-    try:
-        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-            return False
-        with borrowed(fd) as sock:
-            return bool(sock.getpeername() == JOURNAL_STDOUT)
-    except OSError:
-        return False
+        return
+    if told:
+        native.await_reader(2, patience)

@@ -273,7 +273,6 @@ def _begin(script: str, fd: int) -> int:
     wire = Wire(sock)
     boot = Boot.parse(message)
     _try_join(boot.cgroup)
-    stdio.introduce()
     process.set_oom_score(boot.oom_score)
     process.set_title(f"clusterd: {boot.name} zygote {boot.generation}", "zygote")
     before = inspection.open_fds()
