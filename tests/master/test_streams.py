@@ -16,8 +16,10 @@ from clusterd.shell.journal import Journal
 class Pipes(Journal):
     """Its streams are pipes, so that a test sees when nobody has one any more."""
 
-    def __init__(self, *, native: bool) -> None:
-        super().__init__("hello", native=native)
+    unread = False
+
+    def __init__(self) -> None:
+        super().__init__("hello", native=True)
         self.made: list[tuple[int, int]] = []
 
     def stream(self, identifier: str, *_: object) -> int:
@@ -34,8 +36,8 @@ class Pipes(Journal):
 
 
 @pytest.fixture
-def pipes(request: pytest.FixtureRequest) -> Iterator[Pipes]:
-    made = Pipes(native=getattr(request, "param", True))
+def pipes() -> Iterator[Pipes]:
+    made = Pipes()
     yield made
     for closed, (reader, writer) in zip(made.closed(), made.made, strict=True):
         os.close(reader)
@@ -81,10 +83,25 @@ def test_no_more_than_so_many(pipes: Pipes, clock: list[float]) -> None:
     assert pipes.closed() == [False, *[True] * 3, *[False] * streams.MOST]
 
 
-@pytest.mark.parametrize("pipes", [False], indirect=True)
-def test_without_a_journal(pipes: Pipes, clock: list[float]) -> None:
-    """Nobody has to be given time: what a terminal shows needs no unit."""
+def test_what_is_unread_is_waited_for(pipes: Pipes, clock: list[float]) -> None:
+    """However long journald takes."""
     held = Streams(pipes)
     held.open("worker-1", "hello/0")
     held.end("worker-1")
+    clock[0] += 1000.0
+    pipes.unread = True
+    held.sweep()
+    assert pipes.closed() == [False]
+    pipes.unread = False
+    held.sweep()
     assert pipes.closed() == [True]
+
+
+def test_without_a_journal() -> None:
+    """It is our own stderr that everybody has, and no descriptor more."""
+    before = len(os.listdir("/proc/self/fd"))
+    held = Streams(Journal("hello", native=False))
+    assert [held.open(key, "hello/0") for key in ("worker-1", "worker-2")] == [2, 2]
+    held.end("worker-1")
+    held.sweep()
+    assert len(os.listdir("/proc/self/fd")) == before and os.fstat(2)

@@ -266,8 +266,11 @@ def journald(tmp_path: Path) -> Iterator[socket.socket]:
 def test_record_to_the_journal(journald: socket.socket) -> None:
     """The journal gets message id, level, identifier and the fields that are set, and the text whole."""
     told = Journal("hello", native=True, path=journald.getsockname())
+    assert not told.unread
     told.record(messages.WORKER_DIED, "died\nTraceback", worker=3, slot=None, generation=2)
+    assert told.unread
     sent = receive(journald)
+    assert not told.unread
     assert sent["MESSAGE"] == "died\nTraceback" and sent["MESSAGE_ID"] == messages.WORKER_DIED.id
     assert sent["PRIORITY"] == "4" and sent["SYSLOG_IDENTIFIER"] == "clusterd" and sent["CLUSTERD_APP"] == "hello"
     assert sent["CLUSTERD_WORKER"] == "3" and sent["CLUSTERD_GENERATION"] == "2" and "CLUSTERD_SLOT" not in sent
@@ -385,14 +388,13 @@ def test_nobody_takes_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     os.close(w)
 
 
-def test_stream_without_journal() -> None:
-    """A worker's output goes where ours goes, when there is no journal or it cannot be reached."""
-    for native in (False, True):
-        if native and os.path.exists("/run/systemd/journal/stdout"):
-            continue
-        fd = Journal("hello", native=native).stream("hello/3", Priority.INFO)
-        assert os.path.sameopenfile(fd, 2) and not os.get_inheritable(fd)
-        os.close(fd)
+def test_stream_without_journald() -> None:
+    """A worker's output goes where ours goes while journald cannot be reached."""
+    if os.path.exists("/run/systemd/journal/stdout"):
+        pytest.skip("there is a journald")
+    fd = Journal("hello", native=True).stream("hello/3", Priority.INFO)
+    assert os.path.sameopenfile(fd, 2) and not os.get_inheritable(fd)
+    os.close(fd)
 
 
 def test_stream_into_what_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,3 +77,21 @@ def at_rest(instance: Instance) -> dict[str, Any]:
 def accounted(instance: Instance, status: dict[str, Any]) -> set[int]:
     zygotes = {g[kind] for g in status["generations"] for kind in ("zygote", "twin") if g[kind]}
     return {keeper(instance), status["master"]["pid"], *zygotes, *(w["pid"] for w in status["workers"])}
+
+
+def descriptors(instance: Instance) -> list[int]:
+    """How many keeper and master have at rest, the fewest seen."""
+    pids = (keeper(instance), at_rest(instance)["master"]["pid"])
+    script = "; ".join(f"ls /proc/{pid}/fd | wc -l" for pid in pids)
+    seen = [instance.machine.sh(script).stdout.split() for _ in range(10)]
+    return [min(map(int, each)) for each in zip(*seen, strict=True)]
+
+
+def let_go(instance: Instance, most: list[int]) -> None:
+    """Wait until keeper and master have at most so many `descriptors`: the master keeps what the dead printed into for
+    some seconds, so that journald comes to read it."""
+
+    def gone() -> bool:
+        return all(now <= then for now, then in zip(descriptors(instance), most, strict=True))
+
+    instance.machine.wait_for("what the dead had to be let go", gone)

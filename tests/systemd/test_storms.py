@@ -12,7 +12,7 @@ import pytest
 
 from clusterd.shell import messages
 from tests.systemd import load, storm
-from tests.systemd.accounting import at_rest, keeper, kill
+from tests.systemd.accounting import at_rest, descriptors, kill, let_go
 from tests.systemd.apps import UVICORN
 from tests.systemd.harness.images import DEBIAN13
 from tests.systemd.harness.instance import Instance
@@ -102,8 +102,7 @@ def test_what_a_thousand_crashes_leave(instance: Instance) -> None:
     found = [standing(instance)]
     for crashes, interval in ((200, 0.0), (400, 0.05), (400, 0.05)):
         ends = raise_storm(instance, crashes, interval, ("KILL", "SEGV", "exit 1", "os._exit"))["ends"]
-        # The master has what the dead printed into for some seconds more, so that journald comes to read it.
-        instance.machine.wait_for("no more", lambda: descriptors(instance) <= found[0]["descriptors"])
+        let_go(instance, found[0]["descriptors"])
         found.append(standing(instance))
     memory = [each.pop("memory") for each in found]
     grown = [(after - before) / 400 for before, after in itertools.pairwise(memory[1:])]
@@ -127,14 +126,6 @@ def standing(instance: Instance) -> dict[str, Any]:
         "descriptors": descriptors(instance),
         "memory": 1024 * int(instance.machine.sh(f"{own} /proc/{master}/smaps_rollup").stdout),
     }
-
-
-def descriptors(instance: Instance) -> list[int]:
-    """How many keeper and master have, the fewest seen."""
-    pids = (keeper(instance), at_rest(instance)["master"]["pid"])
-    script = "; ".join(f"ls /proc/{pid}/fd | wc -l" for pid in pids)
-    seen = [instance.machine.sh(script).stdout.split() for _ in range(10)]
-    return [min(map(int, each)) for each in zip(*seen, strict=True)]
 
 
 @pytest.mark.proof

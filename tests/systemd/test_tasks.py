@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.systemd.accounting import at_rest, descriptors, kill, let_go
 from tests.systemd.harness.instance import Instance
 
 APP = """
@@ -101,3 +102,27 @@ def test_calendar(instance: Instance) -> None:
     assert machine.show(f"{purge}.timer", "NextElapseUSecRealtime") == ""
     instance.reload()
     assert "purge" not in instance.clusterd("task").stdout
+
+
+@pytest.mark.once
+def test_what_comes_and_goes_leaves_nothing_open(instance: Instance) -> None:
+    """Runs of tasks, workers, spares and zygotes, of reloads that are done and refused: after twenty runs keeper and
+    master have no more descriptors than after the first."""
+    instance.configure(FILE.format(often=SELDOM) + "[restart]\nspares = 1\n")
+    instance.write("hello.py", APP)
+    instance.start()
+
+    def come_and_go(runs: int) -> None:
+        for _ in range(runs):
+            instance.machine.run(["clusterd", "task", instance.name, "run", "count"])
+        instance.reload()
+        instance.write("hello.py", "raise RuntimeError('not today')\n")
+        assert instance.reload(check=False).returncode == 1
+        instance.write("hello.py", APP)
+        kill(instance, instance.workers()[1])
+        at_rest(instance)
+
+    come_and_go(1)
+    first = descriptors(instance)
+    come_and_go(20)
+    let_go(instance, first)

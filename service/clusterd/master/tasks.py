@@ -452,6 +452,7 @@ class Tasks:
         if body.pidfd is not None:
             c.poll.unregister(body.pidfd)
         self.bus.leave(number)
+        c.streams.end(f"task-{number}")
         c.keeping.drop(*(f"task-{number}.{kind}" for kind in ("channel", "pidfd", "bus")))
         c.cgroups.kill(f"task-{number}")  # what it left behind goes with it
         c.cgroups.remove(f"task-{number}")

@@ -163,6 +163,8 @@ class Workers:
             kinds, listeners = self._sockets(slot)
             output = self.context.streams.open(f"worker-{worker}", f"{self.context.name}/{slot}")
             self._say(body, {"op": "serve", "slot": slot, "listeners": kinds}, [output, *listeners])
+            if body.adopted:  # it may have its place already, and print into the stream of a dead master's
+                self.context.streams.end(f"worker-{worker}")
 
     def _sockets(self, slot: int) -> tuple[list[str], list[int]]:
         """Kinds and descriptors of the listeners of `slot`."""

@@ -58,6 +58,11 @@ class Journal:
         """How many records wait for journald."""
         return len(self._kept)
 
+    @property
+    def unread(self) -> bool:
+        """Whether journald has not read yet all that was told."""
+        return bool(self._kept) or self._socket is not None and native.unread(self._socket.fileno()) > 0
+
     def watch(self, poll: Poll[Any], key: Hashable) -> None:
         """From now on `poll` says by `key` when journald takes what has been kept for it: `flush` then."""
         self._poll, self._key = poll, key
@@ -162,24 +167,21 @@ class Journal:
             self._poll.register(self._socket.fileno(), WRITE, self._key)
 
     def stream(self, identifier: str, priority: Priority = Priority.INFO) -> int:
-        """A descriptor (CLOEXEC) for a worker's stdout and stderr: a journal stream, or a copy of our stderr.
+        """A journal stream (CLOEXEC), for a worker's stdout and stderr. A line may begin with its level ("<4>").
 
-        In the stream a line may begin with its level ("<4>"). Falls back to stderr while journald cannot be reached,
-        and to nothing if that was a stream of its own which has ended: who prints into it would fail.
+        Falls back to a copy of our stderr while journald cannot be reached, and to nothing if that was a stream of its
+        own which has ended: who prints into it would fail.
         """
-        if self.native:
-            from systemd import journal
+        from systemd import journal
 
-            try:
-                fd = int(journal.stream_fd(identifier, int(priority), True))
-            except OSError:
-                pass
-            else:
-                os.set_inheritable(fd, False)
-                return fd
+        try:
+            fd = int(journal.stream_fd(identifier, int(priority), True))
+        except OSError:
             if _has_ended(_STDERR):
                 return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        return os.dup(_STDERR)
+            return os.dup(_STDERR)
+        os.set_inheritable(fd, False)
+        return fd
 
     def _plain(self, text: str) -> None:
         """One write a line, and none at all when nobody reads a full pipe: a master must not wait for a pager."""

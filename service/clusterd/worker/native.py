@@ -73,7 +73,9 @@ def introduce(sock: socket.socket) -> bool:
 
     At the first line of another process in a stream journald asks /proc for its unit, and knows it from then on, for
     what it logs too, as long as the stream is open and nobody else has written into it. Met only by its last words, and
-    gone when they are read, a process would be of no unit. Raises OSError where nobody is there to be met.
+    gone when they are read, a process would be of no unit. It looks again after a second: until then a program that is
+    yet to be executed is shown by the name and command line of who will execute it (`_COMM=`, `_EXE=`, `_CMDLINE=`).
+    Raises OSError where nobody is there to be met.
     """
     if not is_stream(sock):
         return False
@@ -88,12 +90,12 @@ def await_reader(fd: int, patience: float) -> None:
     to read it, and knows none of a process that is gone by then. `journalctl -u` does not show what that said.
     """
     end = time.monotonic() + patience
-    while _unread(fd) and time.monotonic() < end:
+    while unread(fd) and time.monotonic() < end:
         time.sleep(0.001)  # no event tells that another has read
 
 
-def _unread(fd: int) -> int:
-    """In bytes of the kernel's memory; 0 of what is no such socket."""
+def unread(fd: int) -> int:
+    """What the other end of a Unix socket has not read, in bytes of the kernel's memory; 0 of what is no socket."""
     try:
         found: int = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))[0]
     except OSError:

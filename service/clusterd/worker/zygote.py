@@ -56,6 +56,8 @@ class Zygote:
     boot: Boot
     up: Message
     """The answer to "boot", said again to a master that asks again."""
+    met: bool = True
+    """By journald, in the stream that a twin has of its zygote's."""
     _children: dict[int, Child] = field(default_factory=dict)
     _received: deque[tuple[Message, list[int]]] = field(default_factory=deque)
 
@@ -132,6 +134,9 @@ class Zygote:
             self._close(fds)
             self._announce(living)
             return None
+        if not self.met:
+            stdio.introduce(patience=0.0)
+            self.met = True
         reader = writer = -1
         try:
             if self.boot.kind == "command":
@@ -171,6 +176,7 @@ class Zygote:
             _try_join(message.get("cgroup"))
             process.set_title(f"clusterd: {self.boot.name} zygote {self.boot.generation} (twin)", "twin")
             self.up = {**self.up, "pid": os.getpid()}
+            self.met = False  # the stream is its elder's for as long as that lives
             return
         self._close(fds)
         one = self._adopt(pid, None, -1)
