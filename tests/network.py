@@ -43,6 +43,10 @@ def own() -> Iterator[None]:
         _enter(_machines)
 
 
+def own_if_can_be() -> contextlib.AbstractContextManager[None]:
+    return own() if can_be_own() else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def outside() -> Iterator[None]:
     """The calling thread, and what it starts, is meanwhile in the machine's network: to install something."""

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from clusterd.cli.gunicorn import arguments, carry, reading
 from clusterd.cli.gunicorn.table import TABLE
 from clusterd.config.load import from_run
+from tests import network
 from tests.conftest import PROJECT
 from tests.patience import HANG
 
@@ -308,9 +309,8 @@ def answers(port: int) -> list[tuple[int, str]]:
     return found
 
 
-def test_the_same_answers(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A project that gunicorn serves is served from what was imported, with the same answers."""
-    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
+def both_answers(site: Site) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
+    """Those of gunicorn, and those of what was imported, on the same port."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
@@ -335,4 +335,12 @@ def test_the_same_answers(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     with serving(run, site.root, port):
         ours = answers(port)
+    return theirs, ours
+
+
+def test_the_same_answers(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project that gunicorn serves is served from what was imported, with the same answers."""
+    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
+    with network.own_if_can_be():
+        theirs, ours = both_answers(site)
     assert ours == theirs and len(ours) == 2
