@@ -216,6 +216,11 @@ def opened(machine: Container) -> int:
     return _tcp(machine)["ActiveOpens"]
 
 
+def refused(machine: Container) -> int:
+    """How many connections have come to nothing in this network so far: refused, most of all."""
+    return _tcp(machine)["AttemptFails"]
+
+
 def _tcp(machine: Container) -> dict[str, int]:
     lines = Path(f"/proc/{machine.leader}/net/snmp").read_text().splitlines()
     names, values = (line.split()[1:] for line in lines if line.startswith("Tcp:"))

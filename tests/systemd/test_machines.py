@@ -106,13 +106,16 @@ def test_load_counts_what_is_lost(bare_machine: Container) -> None:
     """A server restarted under load loses requests, and every generator notices: else their 0 would mean nothing."""
     unit = serve(bare_machine, f"{VENV}/bin/python", 8000)
     inodes = bare_machine.listeners(8000)
-    with load.everything(bare_machine, 8000) as counted:
-        bare_machine.systemctl("stop", unit)
-        bare_machine.run(["sleep", "1"])  # long enough for the probe, which may stand still, to ask in it
-        bare_machine.systemctl("start", unit)
-        bare_machine.wait_for("its socket", lambda: bare_machine.listeners(8000))
-        bare_machine.run(["sleep", "0.3"])
-    assert counted.wrk.failed and counted.ab.failed and counted.probe.failed
+    counted = load.Load()
+    for name, generator in (("wrk", load.wrk), ("ab", load.ab), ("probe", load.probe)):
+        with generator(bare_machine, 8000) as result:
+            before = load.refused(bare_machine)
+            bare_machine.systemctl("stop", unit)
+            bare_machine.wait_for(f"{name} to be refused", lambda before=before: load.refused(bare_machine) > before)
+            bare_machine.systemctl("start", unit)
+            bare_machine.wait_for("its socket", lambda: bare_machine.listeners(8000))
+        assert result.failed, name
+        setattr(counted, name, result)
     assert bare_machine.listeners(8000) != inodes
     with pytest.raises(AssertionError, match="read"):
         counted.assert_nothing_lost()
