@@ -44,6 +44,7 @@ def own() -> Iterator[None]:
 
 
 def own_if_can_be() -> contextlib.AbstractContextManager[None]:
+    """`own` where there is one to be had; else the machine's, with whose ports others have to do."""
     return own() if can_be_own() else contextlib.nullcontext()
 
 

@@ -1,13 +1,21 @@
-"""A journal record as it comes over its socket, read the way the protocol's documentation says."""
+"""journald's end: a record as it comes over its socket, read as the protocol's documentation says, and a stream."""
 
 from __future__ import annotations
 
 import array
+import contextlib
 import io
 import mmap
 import os
+import re
 import socket
 import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clusterd.worker import native
 
 
 def decode(data: bytes) -> dict[str, str]:
@@ -35,3 +43,20 @@ def receive(sock: socket.socket) -> dict[str, str]:
             return decode(memory[:])
     finally:
         os.close(fds[0])
+
+
+@contextlib.contextmanager
+def journal_stream(directory: Path) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A stream as journald makes records of, and journald's end of it."""
+    path = str(directory / "stdout")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        socket.socket(socket.AF_UNIX) as server,
+        socket.socket(socket.AF_UNIX) as ours,
+    ):
+        patch.setattr(native, "STDOUT", re.compile(re.escape(path)))
+        server.bind(path)
+        server.listen()
+        ours.connect(path)
+        with server.accept()[0] as theirs:
+            yield ours, theirs

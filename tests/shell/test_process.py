@@ -17,7 +17,7 @@ import pytest
 from clusterd.shell import pidfd, process
 from clusterd.shell.poll import READ, WRITE, Poll
 from clusterd.shell.signals import Signals
-from clusterd.worker import native
+from tests.records import journal_stream
 from tests.shell.waiting import Spawn, line, readable
 
 WAIT = "import signal; signal.pause()"
@@ -45,19 +45,13 @@ def output(text: str, pipe: tuple[int, int], *arguments: str, **options: object)
     return os.read(pipe[0], 4096)
 
 
-def test_journald_meets_who_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_journald_meets_who_is_started(tmp_path: Path) -> None:
     """The stream that it is given for stderr begins with an empty line, before anything that the program says."""
-    path = str(tmp_path / "stdout")
-    monkeypatch.setattr(native, "STDOUT", re.compile(re.escape(path)))
-    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as stream:
-        server.bind(path)
-        server.listen()
-        stream.connect(path)
-        with server.accept()[0] as journald:
-            _, fd = start("import sys; sys.exit('I cannot start')", stderr=stream.fileno())
-            stream.close()
-            with journald.makefile() as said:
-                assert said.read() == "\nI cannot start\n"
+    with journal_stream(tmp_path) as (stream, journald):
+        _, fd = start("import sys; sys.exit('I cannot start')", stderr=stream.fileno())
+        stream.close()
+        with journald.makefile() as said:
+            assert said.read() == "\nI cannot start\n"
     assert readable(fd) and pidfd.status(fd) == 1 << 8
     os.close(fd)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import socket
 import threading
 import time
@@ -15,21 +14,16 @@ import pytest
 
 from clusterd.worker import native, stdio
 from tests.patience import HANG
+from tests.records import journal_stream
 
 Ends = tuple[socket.socket, socket.socket]
 
 
 @pytest.fixture
-def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
+def stream(tmp_path: Path) -> Iterator[Ends]:
     """A stream into a journal, and the journal's end of it."""
-    path = str(tmp_path / "stdout")
-    monkeypatch.setattr(native, "STDOUT", re.compile(re.escape(path)))
-    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as ours:
-        server.bind(path)
-        server.listen()
-        ours.connect(path)
-        with server.accept()[0] as theirs:
-            yield ours, theirs
+    with journal_stream(tmp_path) as ends:
+        yield ends
 
 
 @contextlib.contextmanager
